@@ -1,0 +1,3 @@
+"""bbr: backup, restore and disaster recovery for Kubernetes clusters."""
+
+__version__ = "0.1.0"

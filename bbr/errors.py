@@ -1,0 +1,193 @@
+"""Every error that bbr raises on purpose, in one tree.
+
+    BbrError                      1   something failed; the message says what, on what, and what to do
+    |-- UsageError                2   the command line or the configuration is wrong
+    |-- PartialBackup             3   a backup was committed, and lacks something that was asked for
+    |-- VerificationFailed        4   content is not what was signed, hashed or served
+    |   |-- RootInvalid               the root document or its chain of signatures
+    |   |-- ManifestInvalid           a manifest: signature, writer, place in its chain
+    |   |-- PartDamaged               a stored part: missing, swapped, cut, changed, too large
+    |   |-- SnapshotDamaged           an etcd snapshot or bolt file
+    |   `-- HashMismatch              HashKV is not the one that was promised
+    |-- PreconditionFailed        5   nothing was done, because doing it would make things worse
+    |   |-- IdentityConflict          the cluster's name belongs to another cluster
+    |   |-- MembersDisagree           etcd members answer with different HashKV, or CORRUPT is raised
+    |   |-- TargetNotEmpty            a restore would write over something
+    |   |-- NoSpace                   a disk is full, or will be
+    |   |-- ToolMissing               etcdutl or a server program is not there, or too old
+    |   `-- ClockSkew                 the store's time and this host's differ too much
+    |-- NoRepository             10   there is none at this address, or not the pinned one
+    |   `-- FormatTooNew              it was written by a newer bbr
+    |-- HeldByAnotherRun         11   another run of this host works on this cluster
+    |-- KeyRefused               12   a key or an identity is wrong, revoked, exposed or missing
+    |-- StoreError                1   the object store; see the subclasses
+    |   |-- NotFound, AlreadyExists, AccessDenied, BucketMissing, NotAStore, BodyTooLarge, BodyWrong
+    |   `-- StoreUnavailable          may be tried again
+    `-- EtcdError                 1   the etcd servers; see the subclasses
+        |-- EtcdTls, EtcdUnauthorized
+        `-- EtcdUnavailable           may be tried again
+
+``exit_code`` is what the command line ends with. ``retry_may_help`` is what a retry looks at: only an
+error that says so is tried again. ``hint`` is one sentence that tells what to do next.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class BbrError(Exception):
+    """Something failed. ``str(error)`` says what and on what; ``hint`` says what to do next, or is empty."""
+
+    exit_code: ClassVar[int] = 1
+    retry_may_help: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(BbrError):
+    """The command line or the configuration is wrong; nothing was done."""
+
+    exit_code = 2
+
+
+class PartialBackup(BbrError):
+    """A backup was committed, and lacks something that was asked for."""
+
+    exit_code = 3
+
+
+class VerificationFailed(BbrError):
+    """Content is not what was signed, hashed or served."""
+
+    exit_code = 4
+
+
+class RootInvalid(VerificationFailed):
+    """The root document, its signatures, or its chain of numbers."""
+
+
+class ManifestInvalid(VerificationFailed):
+    """A manifest's signature, writer, or place in its chain."""
+
+
+class PartDamaged(VerificationFailed):
+    """A stored part is missing, swapped, cut, changed or too large."""
+
+
+class SnapshotDamaged(VerificationFailed):
+    """An etcd snapshot or bolt file breaks its own rules, or its trailing hash."""
+
+
+class HashMismatch(VerificationFailed):
+    """HashKV is not the one that was promised."""
+
+
+class PreconditionFailed(BbrError):
+    """Nothing was done, because doing it would make things worse."""
+
+    exit_code = 5
+
+
+class IdentityConflict(PreconditionFailed):
+    """The cluster's name belongs to another cluster."""
+
+
+class MembersDisagree(PreconditionFailed):
+    """Members answer with different HashKV at one revision, or the CORRUPT alarm is raised."""
+
+
+class TargetNotEmpty(PreconditionFailed):
+    """A restore would write over something that exists."""
+
+
+class NoSpace(PreconditionFailed):
+    """A disk is full, or would be."""
+
+
+class ToolMissing(PreconditionFailed):
+    """A program that is needed is not there, or is too old."""
+
+
+class ClockSkew(PreconditionFailed):
+    """The store's time and this host's differ by more than is safe."""
+
+
+class NoRepository(BbrError):
+    """There is no repository at this address, or not the one that is pinned."""
+
+    exit_code = 10
+
+
+class FormatTooNew(NoRepository):
+    """The repository was written by a newer bbr."""
+
+
+class HeldByAnotherRun(BbrError):
+    """Another run of this host works on this cluster."""
+
+    exit_code = 11
+
+
+class KeyRefused(BbrError):
+    """A key or an identity is wrong, revoked, exposed to other users, or missing."""
+
+    exit_code = 12
+
+
+class StoreError(BbrError):
+    """The object store failed."""
+
+
+class NotFound(StoreError):
+    """No object has this name."""
+
+
+class AlreadyExists(StoreError):
+    """An object of this name exists; it was left as it is."""
+
+
+class AccessDenied(StoreError):
+    """The store refused these credentials."""
+
+
+class BucketMissing(StoreError):
+    """The bucket, or the directory, does not exist."""
+
+
+class NotAStore(StoreError):
+    """What answers at this address does not speak the store's protocol."""
+
+
+class BodyTooLarge(StoreError):
+    """An object is larger than the limit it was read with."""
+
+
+class BodyWrong(StoreError):
+    """A body came back cut, or other than it was written."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer, or asked to be tried again."""
+
+    retry_may_help = True
+
+
+class EtcdError(BbrError):
+    """The etcd servers failed."""
+
+
+class EtcdTls(EtcdError):
+    """The TLS handshake failed: an authority, a name or an expiry."""
+
+
+class EtcdUnauthorized(EtcdError):
+    """etcd's authentication refused these credentials."""
+
+
+class EtcdUnavailable(EtcdError):
+    """No etcd member answered in time, or a stream broke."""
+
+    retry_may_help = True

@@ -1,0 +1,1 @@
+"""Bringing a cluster back from its backups."""
