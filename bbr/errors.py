@@ -24,7 +24,7 @@
     |   |-- NotFound, AlreadyExists, AccessDenied, BucketMissing, NotAStore, BodyTooLarge, BodyWrong
     |   `-- StoreUnavailable          may be tried again
     `-- EtcdError                 1   the etcd servers; see the subclasses
-        |-- EtcdTls, EtcdUnauthorized
+        |-- EtcdTls, EtcdUnauthorized, EtcdCompacted
         `-- EtcdUnavailable           may be tried again
 
 ``exit_code`` is what the command line ends with. ``retry_may_help`` is what a retry looks at: only an
@@ -185,6 +185,10 @@ class EtcdTls(EtcdError):
 
 class EtcdUnauthorized(EtcdError):
     """etcd's authentication refused these credentials."""
+
+
+class EtcdCompacted(EtcdError):
+    """The revision that was asked for has been compacted away."""
 
 
 class EtcdUnavailable(EtcdError):

@@ -1,0 +1,50 @@
+"""A captured snapshot, read once and compared with the server that sent it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from bbr.errors import EtcdCompacted, HashMismatch
+from bbr.etcd.client import EtcdClient
+from bbr.etcd.hashkv import hash_kv
+from bbr.etcd.scan import Scan, scan
+from bbr.etcd.snapshot import Snapshot
+from bbr.objects.keys import kubernetes_prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """``hash_kv`` is the file's, at its own revision and at ``compact_revision``; if ``compared`` also the server's."""
+
+    scan: Scan
+    hash_kv: int
+    compact_revision: int
+    compared: bool
+
+
+def examine(snapshot: Snapshot, source: EtcdClient, *, seed: int, compare: bool) -> Examined:
+    """Scan a snapshot, and ask the member it came from for its HashKV at the snapshot's revision, both at once.
+
+    Raises `HashMismatch` when file and server differ, `EtcdCompacted` when the server compacted past the snapshot
+    meanwhile (take it again), and what the client raises.
+    """
+    finished = snapshot.compact_revision
+    with ThreadPoolExecutor(1, thread_name_prefix="hashkv") as pool:
+        asked = pool.submit(source.hash_kv, snapshot.revision) if compare else None
+        scanned = scan(snapshot, compact_revision=finished, seed=seed, group=kubernetes_prefix)
+        if asked is None:
+            return Examined(scanned, scanned.hash_kv, finished, compared=False)
+        answer = asked.result()
+    if answer.compact_revision > snapshot.revision:
+        raise EtcdCompacted(f"{source.endpoint} compacted past revision {snapshot.revision} while it was read")
+    # The server may have compacted after the stream ended; the file holds a superset, so it can follow.
+    compact = max(answer.compact_revision, finished)
+    own = scanned.hash_kv if compact == finished else hash_kv(snapshot.reader, snapshot.revision, compact)
+    if own != answer.hash:
+        raise HashMismatch(
+            f"the snapshot that {source.endpoint} sent has HashKV {own} at revision {snapshot.revision}, "
+            f"the server itself answers {answer.hash}",
+            hint="run the backup again; if it stays, check this member's disk and back up another member",
+        )
+    return Examined(scanned, own, compact, compared=True)

@@ -1,0 +1,1 @@
+"""The guided tour: a real etcd backed up, destroyed, restored and compared."""

@@ -1,0 +1,1 @@
+"""What keys and values in etcd mean to Kubernetes."""

@@ -1,0 +1,256 @@
+"""From the archive to a snapshot file: fetch a chain, merge it by revision, write a new bolt file and its trailer.
+
+Restore, verify and drills share this. A chain of a base alone gives back the very file that was taken. With increments,
+the base's leaf pages are copied whole wherever no increment touches their range, which is nearly everywhere; only the
+others are written anew. The HashKV of what was written must be the one that the signed manifest promises, or nothing
+is handed out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bbr.errors import HashMismatch, SnapshotDamaged, TargetNotEmpty
+from bbr.etcd.bolt.read import BoltReader, Leaf
+from bbr.etcd.bolt.write import BoltWriter
+from bbr.etcd.hashkv import hash_kv
+from bbr.etcd.snapshot import Snapshot
+from bbr.progress import Progress
+from bbr.repository.archive import Archive
+from bbr.repository.catalog import Backup
+from bbr.repository.epoch import open_epoch
+from bbr.repository.frames import REVISION_KEY_BYTES, Increment, Pair, decode
+from bbr.repository.keys import Identity
+from bbr.repository.manifest import EtcdEntry
+from bbr.repository.transfer import fetch
+from bbr.scratch import scratch_folder
+from bbr.stores.store import Store
+
+KEY_BUCKET = b"key"
+_COPY_BYTES = 8 * 1024 * 1024
+_WRITE_BUFFER_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """A snapshot file, trailer included, whose HashKV at ``revision`` and ``compact_revision`` was checked."""
+
+    path: Path
+    revision: int
+    compact_revision: int
+    hash_kv: int
+    sha256: str
+    size_bytes: int
+    records: int
+
+
+def rebuild(archive: Archive, backup: Backup, etcd: str, target: Path, *, progress: Progress) -> Rebuilt:
+    """Write the snapshot of one etcd, as it was at ``backup``, to ``target``.
+
+    ``target`` must not exist; it appears whole (0600, fsynced, renamed) or not at all. Scratch files lie beside it and
+    are removed on every exit, those of a killed run by the next. Raises `TargetNotEmpty`, `PartDamaged`,
+    `SnapshotDamaged`, `HashMismatch`, `KeyRefused`, `NoSpace`, or what the store raises.
+    """
+    if os.path.lexists(target):
+        raise TargetNotEmpty(f"{target} exists; it was left as it is")
+    identity = open_epoch(archive.store, archive.trusted, backup.manifest.epoch, archive.identities)
+    entries = [link.manifest.etcd(etcd) for link in archive.catalog.chain(backup, etcd)]
+    streams_bytes = sum(part.raw_bytes for entry in entries for part in entry.parts)
+    result_bytes = streams_bytes if len(entries) > 1 else 0
+    with scratch_folder(target.parent, needed_bytes=streams_bytes + result_bytes) as scratch, ExitStack() as opened:
+        progress.step(f"fetching etcd {etcd}: a base and {len(entries) - 1} increments")
+        base, *increments = _fetched(archive.store, entries, identity, scratch, progress)
+        if increments:
+            buffers = [opened.enter_context(_mapped(path)) for path in increments]
+            result = scratch / "rebuilt"
+            progress.step(f"merging {len(increments)} increments by revision")
+            with opened.enter_context(Snapshot.open(base)) as snapshot:
+                _merge(snapshot.reader, Collapsed.of(buffers), result)
+        else:
+            result = base
+        progress.step("checking HashKV and the trailing hash")
+        rebuilt = _checked(result, entries[-1], has_trailer=not increments)
+        _publish(result, target)
+        return replace(rebuilt, path=target)
+
+
+@dataclass(frozen=True, slots=True)
+class Collapsed:
+    """Several increments as one: what to leave out of the base, what to put in, and the small buckets at the end."""
+
+    removed: list[bytes]
+    added: list[tuple[bytes, memoryview]]
+    buckets: dict[bytes, list[Pair]]
+
+    @classmethod
+    def of(cls, streams: Sequence[memoryview]) -> Collapsed:
+        """Apply the increments in their order: what one adds, a later one may remove again."""
+        removed: set[bytes] = set()
+        added: dict[bytes, tuple[bytes, memoryview]] = {}
+        increment = Increment([], [], {})
+        for stream in streams:
+            increment = decode(stream)
+            for revision in increment.removed:
+                if added.pop(revision, None) is None:
+                    removed.add(revision)
+            for key, start, end in increment.records:
+                added[key[:REVISION_KEY_BYTES]] = (key, stream[start:end])
+        return cls(sorted(removed), [added[revision] for revision in sorted(added)], increment.buckets)
+
+
+def _merge(base: BoltReader, changes: Collapsed, path: Path) -> None:
+    """Write base minus removed plus added as a new bolt file, in the base's own page size."""
+    with path.open("xb", buffering=_WRITE_BUFFER_BYTES) as out:
+        writer = BoltWriter(out, page_size=base.page_size)
+        pending = _Pending(changes)
+        for leaf in base.leaves(KEY_BUCKET):
+            first, last = leaf.first_key, leaf.last_key
+            pending.write_below(writer, first)
+            if pending.reach(last):
+                _merge_leaf(writer, leaf, pending)
+            else:
+                writer.add_leaf(leaf.image, first, last)
+        pending.write_rest(writer)
+        writer.finish(KEY_BUCKET, changes.buckets)
+
+
+def _merge_leaf(writer: BoltWriter, leaf: Leaf, pending: _Pending) -> None:
+    image = leaf.image
+    for key_start, value_start, value_end in leaf.elements():
+        key = bytes(image[key_start:value_start])
+        pending.write_below(writer, key)
+        if not pending.remove(key):
+            writer.add(key, image[value_start:value_end])
+
+
+class _Pending:
+    """The changes that the merge has not come to yet. Two sorted lists and how far each is done."""
+
+    def __init__(self, changes: Collapsed) -> None:
+        self._removed, self._added = changes.removed, changes.added
+        self._next_removed = self._next_added = 0
+
+    def reach(self, last: bytes) -> bool:
+        """Whether a change that is not yet done lies at or below the key ``last``."""
+        removed, added = self._next_removed, self._next_added
+        return (removed < len(self._removed) and self._removed[removed] <= last) or (
+            added < len(self._added) and self._added[added][0] <= last
+        )
+
+    def write_below(self, writer: BoltWriter, key: bytes) -> None:
+        """Write the added records below ``key``. One that the base holds too is out of order to the writer: damage."""
+        while self._next_added < len(self._added) and self._added[self._next_added][0] < key:
+            writer.add(*self._added[self._next_added])
+            self._next_added += 1
+
+    def remove(self, key: bytes) -> bool:
+        """Whether the base's record ``key`` is left out."""
+        if self._next_removed == len(self._removed):
+            return False
+        removed, revision = self._removed[self._next_removed], key[:REVISION_KEY_BYTES]
+        if removed < revision:
+            raise SnapshotDamaged("an increment removes a revision that the chain before it does not hold")
+        self._next_removed += removed == revision
+        return removed == revision
+
+    def write_rest(self, writer: BoltWriter) -> None:
+        """Write what lies above the whole base; nothing may be left to remove there."""
+        if self._next_removed != len(self._removed):
+            raise SnapshotDamaged("an increment removes a revision that the chain before it does not hold")
+        for key, value in self._added[self._next_added :]:
+            writer.add(key, value)
+
+
+def _fetched(
+    store: Store, entries: Sequence[EtcdEntry], identity: Identity, scratch: Path, progress: Progress
+) -> list[Path]:
+    """Each entry's stream in a scratch file of its own, in order."""
+    total = sum(part.raw_bytes for entry in entries for part in entry.parts)
+    done = 0
+    paths = []
+    for number, entry in enumerate(entries):
+        path = scratch / f"stream-{number}"
+        with path.open("xb") as out:
+            for raw in fetch(store, entry.parts, identity):
+                out.write(raw)
+                done += len(raw)
+                progress.advance(done, total)
+        paths.append(path)
+    return paths
+
+
+def _checked(path: Path, promised: EtcdEntry, *, has_trailer: bool) -> Rebuilt:
+    """Check a bolt file against the manifest, and its trailing hash, or append that. HashKV and SHA-256 run abreast."""
+    with ThreadPoolExecutor(1, thread_name_prefix="sha256") as pool, Snapshot.open(path) as snapshot:
+        trailing = pool.submit(_sha256, path, snapshot.size_bytes)
+        actual = hash_kv(snapshot.reader, promised.revision, promised.compact_revision)
+        if snapshot.has_trailer != has_trailer:
+            raise SnapshotDamaged(f"{path.name}: the trailing hash is missing")
+        if snapshot.revision != promised.revision or actual != promised.hash_kv:
+            raise HashMismatch(
+                f"rebuilt: revision {snapshot.revision}, HashKV {actual}; "
+                f"the manifest promises {promised.revision}, {promised.hash_kv}"
+            )
+        digest = trailing.result()
+    if has_trailer:
+        _check_trailer(path, digest)
+    else:
+        with path.open("ab") as out:
+            out.write(digest)
+    return Rebuilt(
+        path=path,
+        revision=promised.revision,
+        compact_revision=promised.compact_revision,
+        hash_kv=actual,
+        sha256=digest.hex(),
+        size_bytes=path.stat().st_size,
+        records=promised.records,
+    )
+
+
+def _check_trailer(path: Path, digest: bytes) -> None:
+    with path.open("rb") as file:
+        file.seek(-len(digest), os.SEEK_END)
+        if file.read() != digest:
+            raise SnapshotDamaged(f"{path.name}: the trailing hash does not match")
+
+
+def _sha256(path: Path, size_bytes: int) -> bytes:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        left = size_bytes
+        while left:
+            block = file.read(min(_COPY_BYTES, left))
+            digest.update(block)
+            left -= len(block)
+    return digest.digest()
+
+
+def _publish(path: Path, target: Path) -> None:
+    """Give the finished file its name, durably, unless something took that name meanwhile."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    path.chmod(0o600)
+    try:
+        os.link(path, target)
+    except FileExistsError as err:
+        raise TargetNotEmpty(f"{target} exists; it was left as it is") from err
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[memoryview]:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        view = memoryview(data)
+        yield view

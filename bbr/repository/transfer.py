@@ -1,0 +1,151 @@
+"""Parts on their way: sealed, put and read back by a few threads; fetched and opened in order by as many.
+
+Memory is bounded by the threads, not by the size of the backup: at most `THREADS` + 1 parts are on their way at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from bbr.errors import BodyTooLarge, BodyWrong, NotFound, PartDamaged
+from bbr.progress import Progress
+from bbr.repository.keys import Identity
+from bbr.repository.manifest import PartRef
+from bbr.repository.parts import PART_RAW_BYTES, open_part, seal
+from bbr.stores.store import Buffer, Store
+
+THREADS = 3
+"""Two seal at full speed on two cores; the third keeps them fed while a store answers."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A part that is in the store and was read back, and the store's time at its write."""
+
+    ref: PartRef
+    time: datetime
+
+
+def pieces(stream: Iterable[Buffer], size_bytes: int = PART_RAW_BYTES) -> Iterator[bytearray]:
+    """Cut a stream into pieces of ``size_bytes``; the last may be shorter, and an empty stream has none."""
+    piece = bytearray()
+    for buffer in stream:
+        view = memoryview(buffer)
+        while view:
+            taken = view[: size_bytes - len(piece)]
+            piece += taken
+            view = view[len(taken) :]
+            if len(piece) == size_bytes:
+                yield piece
+                piece = bytearray()
+    if piece:
+        yield piece
+
+
+def slices(whole: memoryview, size_bytes: int = PART_RAW_BYTES) -> Iterator[memoryview]:
+    """Cut what is in memory, or mapped into it, into pieces without a copy."""
+    for start in range(0, len(whole), size_bytes):
+        yield whole[start : start + size_bytes]
+
+
+def send(
+    store: Store, raw_pieces: Iterable[Buffer], *, names: Iterator[str], recipient: str, done: Callable[[int], None]
+) -> list[Sent]:
+    """Seal every piece, put it under the next name, read it back and compare. Tells ``done`` the raw bytes of each.
+
+    Raises what the store raises, and `BodyWrong` where a part came back other than it was written.
+    """
+
+    def one(name: str, raw: Buffer) -> Sent:
+        sealed = seal(raw, recipient)
+        stored = put_and_read_back(store, name, sealed.body)
+        done(sealed.raw_bytes)
+        return Sent(PartRef(name, len(sealed.body), sealed.sha256, sealed.raw_bytes), stored)
+
+    return list(_in_order(one, ((next(names), raw) for raw in raw_pieces)))
+
+
+def fetch(store: Store, refs: Sequence[PartRef], identity: Identity) -> Iterator[bytes]:
+    """The raw bytes of each part, in order. Raises `PartDamaged` or `KeyRefused`, naming the part."""
+
+    def one(ref: PartRef) -> bytes:
+        return open_part(read_part(store, ref), ref, identity)
+
+    yield from _in_order(one, ((ref,) for ref in refs))
+
+
+def read_part(store: Store, ref: PartRef) -> bytes:
+    """One stored part as it is. A part that is missing or too large is damage: the manifest promised it."""
+    try:
+        return store.get(ref.name, limit_bytes=ref.size_bytes)
+    except NotFound as err:
+        raise PartDamaged(f"part {ref.name} is missing from the store") from err
+    except BodyTooLarge as err:
+        raise PartDamaged(f"part {ref.name} is larger than the {ref.size_bytes} bytes of its manifest") from err
+
+
+def put_and_read_back(store: Store, name: str, body: bytes) -> datetime:
+    """Put one object and compare what the store gives back. Returns the store's time at the write."""
+    stored = store.put(name, body)
+    if store.get(name, limit_bytes=len(body)) != body:
+        raise BodyWrong(
+            f"{name} was read back other than it was written", hint="run `bbr doctor`: this store cannot be trusted"
+        )
+    return stored.time
+
+
+class PartWriter:
+    """Sends streams as the numbered parts of one run. ``time`` is the store's, at the last write."""
+
+    def __init__(
+        self, store: Store, names: Iterator[str], *, recipient: str, began: datetime, progress: Progress
+    ) -> None:
+        self._store, self._names, self._recipient, self._progress = store, names, recipient, progress
+        self.time = began
+        self.stored_bytes = 0
+        self.raw_bytes = 0
+
+    def send(self, raw_pieces: Iterable[Buffer], *, what: str = "", total_bytes: int = 0) -> tuple[PartRef, ...]:
+        """Seal and store the pieces. ``what`` and ``total_bytes`` are for the person who waits."""
+        if what:
+            self._progress.step(what)
+        before = self.raw_bytes
+
+        def done(raw_bytes: int) -> None:
+            self.raw_bytes += raw_bytes
+            self._progress.advance(self.raw_bytes - before, total_bytes)
+
+        sent = send(self._store, raw_pieces, names=self._names, recipient=self._recipient, done=done)
+        self.time = max([self.time, *(one.time for one in sent)])
+        self.stored_bytes += sum(one.ref.size_bytes for one in sent)
+        return tuple(one.ref for one in sent)
+
+
+def _in_order(function: Callable[..., T], calls: Iterable[tuple[object, ...]]) -> Iterator[T]:
+    """Results in the order of the calls, at most `THREADS` + 1 of them under way or waiting to be taken."""
+    with _pool() as pool:
+        under_way: deque[Future[T]] = deque()
+        for arguments in calls:
+            under_way.append(pool.submit(function, *arguments))
+            if len(under_way) > THREADS:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+
+
+@contextmanager
+def _pool() -> Iterator[ThreadPoolExecutor]:
+    """A pool that, when its user fails or stops early, starts nothing more and waits for what runs."""
+    pool = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="parts")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

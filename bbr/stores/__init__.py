@@ -1,0 +1,1 @@
+"""Object storage behind a seam of four methods."""

@@ -1,0 +1,117 @@
+"""One etcd back from its backup, in two forms: a snapshot file that any etcd tool takes, or a member's data directory.
+
+A data directory is made by the fitting `etcdutl`, never by our code, and always with a revision bump and everything
+before it marked compacted: without the bump, clients that saw later revisions would watch in silence
+(kubernetes#107457); with it they are told at once to list anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from google_crc32c import extend
+
+from bbr.errors import TargetNotEmpty
+from bbr.etcd.hashkv import hash_kv
+from bbr.etcd.mvcc import RevisionKey
+from bbr.etcd.snapshot import Snapshot
+from bbr.etcd.tools import Etcdutl
+from bbr.progress import Progress
+from bbr.rebuild import Rebuilt, rebuild
+from bbr.repository.archive import Archive
+from bbr.repository.catalog import Backup
+from bbr.scratch import scratch_folder
+
+DEFAULT_BUMP = 1_000_000_000
+"""Revisions to skip, as etcd's documentation advises: more than any client can have seen since the backup."""
+
+WAL_BYTES = 64 * 1024 * 1024
+"""What `etcdutl snapshot restore` allocates for the write-ahead log, in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """The member that a data directory is made for, in the words of etcd's own flags."""
+
+    name: str
+    initial_cluster: str
+    peer_urls: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A data directory. ``bumped_hash_kv`` is what the booted member will answer at ``bumped_revision``."""
+
+    data_dir: Path
+    rebuilt: Rebuilt
+    etcdutl: Etcdutl
+    bump: int
+    bumped_revision: int
+    bumped_hash_kv: int
+
+
+def to_snapshot(archive: Archive, backup: Backup, etcd: str, target: Path, *, progress: Progress) -> Rebuilt:
+    """Write a snapshot file that any etcd tool takes. ``target`` must not exist. Raises as `rebuild` does."""
+    return rebuild(archive, backup, etcd, target, progress=progress)
+
+
+def to_data_dir(
+    archive: Archive,
+    backup: Backup,
+    etcd: str,
+    target: Path,
+    *,
+    member: Member,
+    etcdutl: Etcdutl,
+    progress: Progress,
+    bump: int = DEFAULT_BUMP,
+) -> Restored:
+    """Make one member's data directory. ``target`` must be missing or empty; it appears whole or not at all.
+
+    Raises `TargetNotEmpty`, `ToolMissing`, or as `rebuild` does.
+    """
+    _check_target(target)
+    entry = backup.manifest.etcd(etcd)
+    with scratch_folder(target.parent, needed_bytes=2 * entry.snapshot_bytes + WAL_BYTES) as scratch:
+        rebuilt = rebuild(archive, backup, etcd, scratch / "snapshot.db", progress=progress)
+        progress.step(f"making the data directory with etcdutl {etcdutl.version}")
+        etcdutl.restore(
+            rebuilt.path,
+            scratch / "data",
+            name=member.name,
+            initial_cluster=member.initial_cluster,
+            peer_urls=member.peer_urls,
+            token=member.token,
+            bump=bump,
+            mark_compacted=True,
+        )
+        bumped = rebuilt.revision + bump
+        with Snapshot.open(rebuilt.path) as snapshot:
+            bumped_hash = bumped_hash_kv(snapshot, bumped)
+        # The kernel refuses to rename over a folder that has something in it, so nothing is lost to a race.
+        (scratch / "data").rename(target)
+        return Restored(target, rebuilt, etcdutl, bump, bumped, bumped_hash)
+
+
+def default_token(backup: Backup) -> str:
+    """The cluster token when none is given: the same on every host that restores this backup, and no other's."""
+    return f"bbr-{backup.manifest.backup_id}"
+
+
+def bumped_hash_kv(snapshot: Snapshot, bumped_revision: int) -> int:
+    """What a member answers after the bump: everything compacted, and the empty record that `etcdutl` puts on top.
+
+    Source: etcdutl's ``modifyLatestRevision`` puts an empty value under the bumped revision and schedules a compaction
+    at it; a record at or below the compact revision counts only when it is its key's live version.
+    """
+    live = hash_kv(snapshot.reader, snapshot.revision, snapshot.revision)
+    return int(extend(live, RevisionKey(bumped_revision, 0, tombstone=False).encode()))
+
+
+def _check_target(target: Path) -> None:
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise TargetNotEmpty(f"{target} is not a directory; it was left as it is")
+    if target.is_dir() and any(target.iterdir()):
+        raise TargetNotEmpty(f"{target} is not empty; it was left as it is", hint="move it aside, or name another")
