@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,11 +68,11 @@ def rebuild(archive: Archive, backup: Backup, etcd: str, target: Path, *, progre
         progress.step(f"fetching etcd {etcd}: a base and {len(entries) - 1} increments")
         base, *increments = _fetched(archive.store, entries, identity, scratch, progress)
         if increments:
-            buffers = [opened.enter_context(_mapped(path)) for path in increments]
+            buffers = [_mapped(path) for path in increments]
             result = scratch / "rebuilt"
             progress.step(f"merging {len(increments)} increments by revision")
-            with opened.enter_context(Snapshot.open(base)) as snapshot:
-                _merge(snapshot.reader, Collapsed.of(buffers), result)
+            snapshot = opened.enter_context(Snapshot.open(base))
+            _merge(snapshot.reader, Collapsed.of(buffers), result)
         else:
             result = base
         progress.step("checking HashKV and the trailing hash")
@@ -249,8 +249,7 @@ def _publish(path: Path, target: Path) -> None:
         os.close(folder)
 
 
-@contextmanager
-def _mapped(path: Path) -> Iterator[memoryview]:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        view = memoryview(data)
-        yield view
+def _mapped(path: Path) -> memoryview:
+    """The file's bytes without reading them. The mapping goes with the last view of it."""
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

@@ -63,7 +63,7 @@ class Store(Protocol):
         ...
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        """Every object whose name begins with ``prefix`` (any string, "" for all), ordered by name: complete, or it raises."""
+        """Every object whose name begins with ``prefix`` ("" for all), ordered by name: complete, or it raises."""
         ...
 
     def delete(self, name: str) -> None:

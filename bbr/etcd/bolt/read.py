@@ -1,0 +1,258 @@
+"""Reading a bolt file that may be damaged or hostile: pages in key order, nothing believed before it is checked.
+
+Every page id, count, position and size is held against what is there; a tree that is deeper than any real one, or that
+reaches more pages than the file has, ends in `SnapshotDamaged`. Memory is that of one page.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bbr.errors import SnapshotDamaged
+from bbr.etcd.bolt.page import (
+    BRANCH_ELEMENT,
+    BRANCH_PAGE,
+    BUCKET_ELEMENT,
+    BUCKET_HEADER,
+    ELEMENT_BYTES,
+    HEADER_BYTES,
+    LEAF_ELEMENT,
+    LEAF_PAGE,
+    MAGIC,
+    META,
+    META_CHECKED_BYTES,
+    META_PAGE,
+    PAGE_HEADER,
+    PAGE_SIZES,
+    VERSION,
+    fnv1a,
+)
+
+DEPTH_LIMIT = 40
+"""Deeper than any tree of real keys: a branch page holds at least two children."""
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One leaf page, its overflow included; ``page_id`` is 0 for one that lies inline in its parent."""
+
+    page_id: int
+    image: memoryview
+    count: int
+
+    def elements(self) -> Iterator[tuple[int, int, int]]:
+        """Where each key starts, its value starts, and its value ends, in ``image``."""
+        size = len(self.image)
+        at = HEADER_BYTES
+        body = HEADER_BYTES + self.count * ELEMENT_BYTES
+        for _, pos, key_bytes, value_bytes in LEAF_ELEMENT.iter_unpack(self.image[HEADER_BYTES:body]):
+            key_start = at + pos
+            value_start = key_start + key_bytes
+            value_end = value_start + value_bytes
+            if key_start < body or value_end > size or not key_bytes:
+                raise SnapshotDamaged(f"page {self.page_id}: an element lies outside of its page")
+            yield key_start, value_start, value_end
+            at += ELEMENT_BYTES
+
+    def run(self) -> tuple[int, int]:
+        """Start and end of keys and values when they lie back to back, as bbolt writes them; else (0, 0)."""
+        body = HEADER_BYTES + self.count * ELEMENT_BYTES
+        fields = struct.unpack_from(f"<{4 * self.count}I", self.image, HEADER_BYTES)
+        start = HEADER_BYTES + fields[1]
+        end = start + sum(fields[2::4]) + sum(fields[3::4])
+        last = HEADER_BYTES + (self.count - 1) * ELEMENT_BYTES + sum(fields[-3:])
+        return (start, end) if start >= body and end == last <= len(self.image) else (0, 0)
+
+    @property
+    def first_key(self) -> bytes:
+        """The lowest key of the page."""
+        return self._key(0)
+
+    @property
+    def last_key(self) -> bytes:
+        """The highest key of the page."""
+        return self._key(self.count - 1)
+
+    def flags(self) -> Iterator[int]:
+        """The flags of each element."""
+        body = HEADER_BYTES + self.count * ELEMENT_BYTES
+        return (element[0] for element in LEAF_ELEMENT.iter_unpack(self.image[HEADER_BYTES:body]))
+
+    def _key(self, index: int) -> bytes:
+        at = HEADER_BYTES + index * ELEMENT_BYTES
+        _, pos, key_bytes, _ = LEAF_ELEMENT.unpack_from(self.image, at)
+        key = bytes(self.image[at + pos : at + pos + key_bytes])
+        if len(key) != key_bytes or not key:
+            raise SnapshotDamaged(f"page {self.page_id}: a key lies outside of its page")
+        return key
+
+
+class BoltReader:
+    """A bolt file in a buffer, without a snapshot's trailing hash. Raises `SnapshotDamaged` for what is none."""
+
+    def __init__(self, data: Buffer) -> None:
+        self._data = memoryview(data).cast("B")
+        self.page_size, self.txid, self.high_water, self._root = _newest_meta(self._data)
+        if self.high_water * self.page_size > len(self._data):
+            raise SnapshotDamaged(
+                f"the file is cut: {len(self._data):,} bytes, {self.high_water} pages of {self.page_size} are promised"
+            )
+
+    def bucket_names(self) -> list[bytes]:
+        """The buckets at the top, in order."""
+        return [name for name, _ in self._top()]
+
+    def leaves(self, bucket: bytes, *, start: bytes = b"") -> Iterator[Leaf]:
+        """The leaf pages of a bucket that have elements, in key order; none when the bucket is absent.
+
+        With ``start``, from the page on in which that key lies or would lie: what comes before is not read.
+        """
+        for name, value in self._top():
+            if name == bucket:
+                yield from self._bucket_leaves(name, value, start)
+
+    def items(self, bucket: bytes) -> Iterator[tuple[memoryview, memoryview]]:
+        """Every key and value of a bucket, in order."""
+        for leaf in self.leaves(bucket):
+            image = leaf.image
+            for key_start, value_start, value_end in leaf.elements():
+                yield image[key_start:value_start], image[value_start:value_end]
+
+    def check(self) -> None:
+        """What ``bbolt check`` checks: every page reached once, ids in place, keys in order within and across pages."""
+        reached: set[int] = {0, 1}
+        self._check_tree(self._root, reached)
+        for name, value in self._top():
+            root, _ = BUCKET_HEADER.unpack_from(value)
+            if root:
+                self._check_tree(root, reached)
+            else:
+                _check_order(self._bucket_leaves(name, value), name)
+        if max(reached, default=0) >= self.high_water:
+            raise SnapshotDamaged("a page lies above the high water mark")
+
+    def _top(self) -> Iterator[tuple[bytes, memoryview]]:
+        for leaf in self._tree_leaves(self._root):
+            image = leaf.image
+            for flags, (key_start, value_start, value_end) in zip(leaf.flags(), leaf.elements(), strict=True):
+                if flags & BUCKET_ELEMENT:
+                    if value_end - value_start < BUCKET_HEADER.size:
+                        raise SnapshotDamaged(f"page {leaf.page_id}: a bucket of {value_end - value_start} bytes")
+                    yield bytes(image[key_start:value_start]), image[value_start:value_end]
+
+    def _bucket_leaves(self, name: bytes, value: memoryview, start: bytes = b"") -> Iterator[Leaf]:
+        root, _ = BUCKET_HEADER.unpack_from(value)
+        if root:
+            yield from self._tree_leaves(root, start)
+            return
+        image = value[BUCKET_HEADER.size :]
+        if len(image) < HEADER_BYTES:
+            raise SnapshotDamaged(f"inline bucket {name!r} is cut")
+        _, flags, count, _ = PAGE_HEADER.unpack_from(image)
+        if not flags & LEAF_PAGE or HEADER_BYTES + count * ELEMENT_BYTES > len(image):
+            raise SnapshotDamaged(f"inline bucket {name!r} is not a leaf page")
+        if count:
+            yield Leaf(0, image, count)
+
+    def _tree_leaves(self, root: int, start: bytes = b"") -> Iterator[Leaf]:
+        """Depth first, left to right. A loop of pages would reach more of them than there are."""
+        left = self.high_water
+        stack: list[Iterator[int]] = [iter((root,))]
+        while stack:
+            page_id = next(stack[-1], None)
+            if page_id is None:
+                stack.pop()
+                continue
+            left -= 1
+            if left < 0 or len(stack) > DEPTH_LIMIT:
+                raise SnapshotDamaged(f"page {page_id} is reached again, or lies too deep: the tree is no tree")
+            image, flags, count = self._page(page_id)
+            if flags & LEAF_PAGE:
+                start = b""
+                if count:
+                    yield Leaf(page_id, image, count)
+            else:
+                stack.append(_children(image, count, _child_of(image, count, start) if start else 0))
+
+    def _page(self, page_id: int) -> tuple[memoryview, int, int]:
+        """The image of a branch or leaf page with its overflow, its flags, and its count of elements."""
+        if not 2 <= page_id < self.high_water:
+            raise SnapshotDamaged(f"page {page_id} does not exist")
+        start = page_id * self.page_size
+        own_id, flags, count, overflow = PAGE_HEADER.unpack_from(self._data, start)
+        if own_id != page_id or flags & (BRANCH_PAGE | LEAF_PAGE) not in (BRANCH_PAGE, LEAF_PAGE):
+            raise SnapshotDamaged(f"page {page_id} says that it is page {own_id} with flags {flags:#x}")
+        if page_id + overflow >= self.high_water:
+            raise SnapshotDamaged(f"page {page_id} goes on past the end of the file")
+        image = self._data[start : start + (overflow + 1) * self.page_size]
+        if HEADER_BYTES + count * ELEMENT_BYTES > len(image):
+            raise SnapshotDamaged(f"page {page_id} claims {count} elements, more than fit into it")
+        return image, flags, count
+
+    def _check_tree(self, root: int, reached: set[int]) -> None:
+        stack = [root]
+        while stack:
+            page_id = stack.pop()
+            image, flags, count = self._page(page_id)
+            pages = range(page_id, page_id + len(image) // self.page_size)
+            if not reached.isdisjoint(pages):
+                raise SnapshotDamaged(f"page {page_id} is reached twice")
+            reached.update(pages)
+            if flags & BRANCH_PAGE:
+                stack.extend(_children(image, count))
+        _check_order(self._tree_leaves(root), b"")
+
+
+def _newest_meta(data: memoryview) -> tuple[int, int, int, int]:
+    """Page size, transaction, high water and root page of the valid meta with the higher transaction."""
+    found = [meta for start in (0, *PAGE_SIZES) if (meta := _meta(data, start)) is not None]
+    if not found:
+        raise SnapshotDamaged("not a bolt file: neither of its two meta pages is valid")
+    page_size = found[0][0]
+    return max((meta for meta in found if meta[0] == page_size), key=lambda meta: meta[1])
+
+
+def _meta(data: memoryview, start: int) -> tuple[int, int, int, int] | None:
+    at = start + HEADER_BYTES
+    if at + META.size > len(data):
+        return None
+    _, flags, _, _ = PAGE_HEADER.unpack_from(data, start)
+    magic, version, page_size, _, root, _, _, high_water, txid, checksum = META.unpack_from(data, at)
+    if magic != MAGIC or version != VERSION or not flags & META_PAGE or page_size not in PAGE_SIZES:
+        return None
+    if start not in (0, page_size) or checksum != fnv1a(data[at : at + META_CHECKED_BYTES]):
+        return None
+    return page_size, txid, high_water, root
+
+
+def _children(image: memoryview, count: int, first: int = 0) -> Iterator[int]:
+    begin, end = HEADER_BYTES + first * ELEMENT_BYTES, HEADER_BYTES + count * ELEMENT_BYTES
+    return (child for _, _, child in BRANCH_ELEMENT.iter_unpack(image[begin:end]))
+
+
+def _child_of(image: memoryview, count: int, key: bytes) -> int:
+    """The index of the child that ``key`` lies under: the last whose first key is not above it."""
+    low, high = 0, count - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        at = HEADER_BYTES + middle * ELEMENT_BYTES
+        position, key_bytes, _ = BRANCH_ELEMENT.unpack_from(image, at)
+        if bytes(image[at + position : at + position + key_bytes]) <= key:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _check_order(leaves: Iterator[Leaf], name: bytes) -> None:
+    last = b""
+    for leaf in leaves:
+        for key_start, value_start, _ in leaf.elements():
+            key = bytes(leaf.image[key_start:value_start])
+            if key <= last:
+                raise SnapshotDamaged(f"page {leaf.page_id}: keys of bucket {name!r} out of order")
+            last = key

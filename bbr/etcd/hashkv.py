@@ -1,0 +1,130 @@
+"""HashKV, computed from a file: equal to what a member answers for the same revision and compact revision.
+
+CRC-32C over ``key``, then over key and value of every record in order with a main revision of at most ``revision``. Of those
+at or below ``compact_revision`` only the one counts that is its key's newest at ``revision``, and no tombstone at the compact
+revision itself. Source: etcd's ``server/storage/mvcc/hash.go`` (``unsafeHashByRev``, which keeps what is live at the revision
+asked for, not at the compaction).
+
+Keys and values lie back to back in a bolt page, in the order of its elements. So a page in which every record counts is
+one run of bytes and one CRC. Above the compact revision that is every page. Below it, a record is left out when its key
+was changed since; after a finished compaction there is one record a key there, so the few keys above decide. When
+the compaction is not finished in this file, every key has to be looked at.
+"""
+
+from __future__ import annotations
+
+from google_crc32c import extend, value
+
+from bbr.etcd.bolt.read import BoltReader, Leaf
+from bbr.etcd.mvcc import KEY_BUCKET, META_BUCKET, REVISION_BYTES, RevisionKey, record_key
+
+
+def hash_kv(reader: BoltReader, revision: int, compact_revision: int) -> int:
+    """The HashKV at ``revision`` with everything to ``compact_revision`` compacted; below 1 means nothing was."""
+    hasher = Hasher(reader, revision, compact_revision)
+    for leaf in reader.leaves(KEY_BUCKET):
+        image = leaf.image
+        places = list(leaf.elements())
+        keys = [record_key(image[start:end]) for _, start, end in places] if hasher.wants_keys(leaf) else None
+        if not hasher.add(leaf, places, keys):
+            break
+    return hasher.value
+
+
+class Hasher:
+    """HashKV on the way: `add` every leaf of bucket ``key`` in order, then take ``value``.
+
+    ``changed`` holds the etcd keys with a record above the compact revision and at most ``revision``.
+    """
+
+    def __init__(self, reader: BoltReader, revision: int, compact_revision: int) -> None:
+        self.value = int(value(b"key"))
+        self._above = RevisionKey(revision + 1, 0).encode()
+        self._border = max(compact_revision, 0).to_bytes(8)
+        self._beyond = RevisionKey(max(compact_revision, 0) + 1, 0).encode()
+        # Only what lies at or below the compact revision is held against it.
+        self.changed = _changed(reader, self._beyond, self._above) if compact_revision > 0 else set[bytes]()
+        self._newest = None if _is_compacted(reader, compact_revision) else _newest(reader, self._beyond)
+
+    def wants_keys(self, leaf: Leaf) -> bool:
+        """Whether `add` needs the etcd keys of this page."""
+        return leaf.first_key < self._beyond
+
+    def add(self, leaf: Leaf, places: list[tuple[int, int, int]], keys: list[bytes] | None) -> bool:
+        """The next page: its elements, and the etcd key of each. False once a page lies above the revision."""
+        if leaf.first_key >= self._above:
+            return False
+        if keys is None or leaf.first_key >= self._beyond:
+            whole = leaf.last_key < self._above
+        else:
+            whole = self.all_newest(leaf, keys)
+        if whole:
+            self.value = _leaf_crc(self.value, leaf, places)
+        else:
+            self._add_records(leaf, places, keys)
+        return True
+
+    def all_newest(self, leaf: Leaf, keys: list[bytes]) -> bool:
+        """Whether each record of this page is surely its key's newest, and lies below the compact revision.
+
+        True for nearly every page: no key of it was changed since, and the compaction has removed what was older.
+        """
+        return self._newest is None and leaf.last_key[:8] < self._border and self.changed.isdisjoint(keys)
+
+    def _add_records(self, leaf: Leaf, places: list[tuple[int, int, int]], keys: list[bytes] | None) -> None:
+        image = leaf.image
+        for index, (key_start, value_start, value_end) in enumerate(places):
+            own = bytes(image[key_start:value_start])
+            if own >= self._above:
+                break
+            if keys is not None and own < self._beyond and not self._counts(own, keys[index]):
+                continue
+            self.value = int(extend(self.value, bytes(image[key_start:value_end])))
+
+    def _counts(self, own: bytes, key: bytes) -> bool:
+        """Whether a record at or below the compact revision counts."""
+        if key in self.changed or (self._newest is not None and self._newest[key] != own):
+            return False
+        is_tombstone = len(own) > REVISION_BYTES
+        return not (is_tombstone and (self._newest is not None or own[:8] == self._border))
+
+
+def _changed(reader: BoltReader, beyond: bytes, above: bytes) -> set[bytes]:
+    changed: set[bytes] = set()
+    for leaf in reader.leaves(KEY_BUCKET, start=beyond):
+        if leaf.first_key >= above:
+            break
+        image = leaf.image
+        for key_start, value_start, value_end in leaf.elements():
+            if beyond <= bytes(image[key_start:value_start]) < above:
+                changed.add(record_key(image[value_start:value_end]))
+    return changed
+
+
+def _is_compacted(reader: BoltReader, compact_revision: int) -> bool:
+    """Whether the file holds nothing that a compaction at ``compact_revision`` would still remove."""
+    if compact_revision < 1:
+        return True
+    finished = next((bytes(v) for k, v in reader.items(META_BUCKET) if k == b"finishedCompactRev"), None)
+    return finished is not None and RevisionKey.decode(finished).main >= compact_revision
+
+
+def _newest(reader: BoltReader, beyond: bytes) -> dict[bytes, bytes]:
+    """For each etcd key, its newest record below ``beyond``."""
+    newest: dict[bytes, bytes] = {}
+    for view, record in reader.items(KEY_BUCKET):
+        own = bytes(view)
+        if own >= beyond:
+            break
+        newest[record_key(record)] = own
+    return newest
+
+
+def _leaf_crc(crc: int, leaf: Leaf, places: list[tuple[int, int, int]]) -> int:
+    """Every record of a page: as one run where they lie back to back, as bbolt writes them."""
+    start, end = places[0][0], places[-1][2]
+    if end - start == sum(value_end - key_start for key_start, _, value_end in places):
+        return int(extend(crc, bytes(leaf.image[start:end])))
+    for key_start, _, value_end in places:
+        crc = int(extend(crc, bytes(leaf.image[key_start:value_end])))
+    return crc
