@@ -120,7 +120,7 @@ def capture_etcd(
 def _look(roll: Roll, current: Sequence[Witness], found: _Findings) -> None:
     """Who is missing, behind, without a leader, or of a version with known faults."""
     for silent in roll.silent:
-        found.warnings.append(f"member {silent.label} was not asked: {silent.why}")
+        found.warnings.append(f"member {silent.label} did not answer: {silent.why}")
     for witness in roll.witnesses:
         status = witness.status
         if witness not in current:
@@ -259,7 +259,7 @@ def _unseen(silent: Silent) -> MemberSeen:
         revision=0,
         hash_kv=None,
         compact_revision=None,
-        note=f"not asked: {silent.why}",
+        note=f"did not answer: {silent.why}",
     )
 
 

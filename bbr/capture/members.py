@@ -112,7 +112,11 @@ def call_the_roll(clients: Sequence[EtcdClient], opened: ExitStack) -> Roll:
         if isinstance(said, Status) and said.cluster_id in clusters:
             given = client not in more
             witnesses.setdefault(said.member_id, Witness(client, said, names.get(said.member_id, ""), given))
-    failures = [(client.endpoint, str(said)) for client, said in [*silent, *asked_more] if isinstance(said, BbrError)]
+    failures = [
+        (client.endpoint, str(said).removeprefix(f"{client.endpoint}: "))
+        for client, said in [*silent, *asked_more]
+        if isinstance(said, BbrError)
+    ]
     missing = [member for member in members if member.id not in witnesses]
     return Roll(tuple(witnesses.values()), tuple(_silent(missing, failures + refused)))
 
@@ -154,8 +158,8 @@ def compare_members(witnesses: Sequence[Witness]) -> Comparison:
             continue
         if len({answer.compact_revision for answer in hashes.values()}) == 1:
             return Comparison(revision, hashes, failed)
-    because = f"members compact at different moments (asked {COMPARE_ROUNDS} times)" if hashes else "none answered"
-    return Comparison(revision, hashes, failed, because)
+    because = f"members compacted meanwhile, {COMPARE_ROUNDS} times in a row"
+    return Comparison(revision, hashes, failed, because if len(failed) < len(order) else "no member answered")
 
 
 def _hash(witness: Witness, revision: int, hashes: dict[int, HashKv], failed: dict[int, str]) -> None:
@@ -222,7 +226,7 @@ def _silent(missing: Iterable[Member], failures: Sequence[tuple[str, str]]) -> I
         url = next((url for url in member.client_urls if url in rest or url.rstrip("/") in rest), "")
         why = rest.pop(url, "") or rest.pop(url.rstrip("/"), "")
         if not why:
-            why = "it has no client URL that was asked" if member.client_urls else "it has not started yet"
+            why = "its client URL was not asked" if member.client_urls else "it has never started"
         yield Silent(member.id, member.name, url, why)
     for endpoint, why in rest.items():
         yield Silent(0, "", endpoint, why)

@@ -106,12 +106,14 @@ class TerminalProgress:
         from rich.progress import (
             BarColumn,
             DownloadColumn,
-            Progress as Bar,
             SpinnerColumn,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
             TransferSpeedColumn,
+        )
+        from rich.progress import (
+            Progress as Bar,
         )
 
         self._bar = Bar(

@@ -9,16 +9,12 @@ _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 def size(count_bytes: float) -> str:
     """Bytes in decimal units: ``512 B``, ``4.1 kB``, ``160 MB``."""
-    value = float(count_bytes)
-    for unit in _UNITS[:-1]:
-        if value < 999.5:
-            break
+    value, power = float(count_bytes), 0
+    while value >= 999.5 and power < len(_UNITS) - 1:
         value /= 1000
-    else:
-        unit = _UNITS[-1]
-    if unit == "B" or value >= 99.95:
-        return f"{value:.0f} {unit}"
-    return f"{value:.1f} {unit}"
+        power += 1
+    digits = 0 if power == 0 or value >= 99.95 else 1
+    return f"{value:.{digits}f} {_UNITS[power]}"
 
 
 def duration(seconds: float) -> str:

@@ -60,6 +60,8 @@ _CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     # etcd refuses pings that come more often than every 5 s (--grpc-keepalive-min-time).
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # Or gRPC sends one ping a minute to a peer that says nothing, and notices its death that much later.
+    ("grpc.http2.max_pings_without_data", 0),
     # A member that was just restarted should be seen again at once, not after gRPC's two minutes.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
@@ -195,29 +197,23 @@ class EtcdClient:
         Raises `EtcdUnavailable` when the stream breaks, stalls, or ends before all bytes came.
         """
         stream = self._channel.unary_stream("/etcdserverpb.Maintenance/Snapshot", _serialize, None)
-        try:
-            messages = cast(_Stream, stream(rpc.SnapshotRequest(), metadata=self._metadata()))
-        except grpc.RpcError as err:
-            raise self._error("Maintenance/Snapshot", err) from err
         remaining_bytes = -1
-        with StallGuard(messages.cancel, stall_time) as guard:
-            while True:
-                guard.waiting = True
-                try:
-                    message = next(messages, None)
-                except grpc.RpcError as err:
-                    if guard.stalled:
-                        raise EtcdUnavailable(
-                            f"{self.endpoint}: the snapshot stream stood still for {stall_time.total_seconds():.0f} s",
-                            hint="look at the member's disk and load, or back up another member",
-                        ) from err
+        for attempt in (1, 2):
+            try:
+                messages = cast(_Stream, stream(rpc.SnapshotRequest(), metadata=self._metadata()))
+                with StallGuard(messages.cancel, stall_time) as guard:
+                    for message in guard.watch(messages):
+                        remaining_bytes, blob = cut(message)
+                        yield blob
+                break
+            except grpc.RpcError as err:
+                if guard.stalled:
+                    raise EtcdUnavailable(
+                        f"{self.endpoint}: the snapshot stream stood still for {stall_time.total_seconds():.0f} s",
+                        hint="look at the member's disk and load, or back up another member",
+                    ) from err
+                if attempt == 2 or remaining_bytes >= 0 or not self._drop_stale_token(err):
                     raise self._error("Maintenance/Snapshot", err) from err
-                guard.waiting = False
-                if message is None:
-                    break
-                guard.messages += 1
-                remaining_bytes, blob = cut(message)
-                yield blob
         if remaining_bytes != 0:
             raise EtcdUnavailable(f"{self.endpoint}: the snapshot stream ended {remaining_bytes} bytes before its end")
 
@@ -234,9 +230,8 @@ class EtcdClient:
             try:
                 return cast(_Answer, unary(request, timeout=limit_s, metadata=self._metadata()))
             except grpc.RpcError as err:
-                if not self._token or not _token_is_stale(err):
+                if not self._drop_stale_token(err):
                     raise
-                self._token = None
                 return cast(_Answer, unary(request, timeout=limit_s, metadata=self._metadata()))
         except grpc.RpcError as err:
             raise self._error(method, err) from err
@@ -257,6 +252,14 @@ class EtcdClient:
             if self._token is None:
                 self._token = self._authenticate()
             return (("token", self._token),) if self._token else ()
+
+    def _drop_stale_token(self, err: grpc.RpcError) -> bool:
+        """Whether a new token may help: one ends after five minutes without use, or when users or roles change."""
+        details = err.details() or ""
+        if not self._token or not ("invalid auth token" in details or "auth store is old" in details):
+            return False
+        self._token = None
+        return True
 
     def _authenticate(self) -> str:
         """A new token; empty when the server's auth is off, as etcdctl takes it too."""
@@ -279,7 +282,8 @@ class EtcdClient:
         match code:
             case _Code.UNAUTHENTICATED | _Code.PERMISSION_DENIED:
                 return EtcdUnauthorized(message, hint=_ROOT_ROLE)
-            case _Code.INVALID_ARGUMENT if "user name is empty" in details or "user ID or password" in details:
+            # 3.5 answers UNKNOWN with "auth: ..." for the calls of a backup, later ones have codes for each.
+            case _ if any(sign in details for sign in _UNAUTHORIZED):
                 return EtcdUnauthorized(message, hint=_ROOT_ROLE)
             case _Code.OUT_OF_RANGE if "has been compacted" in details:
                 return EtcdCompacted(message)
@@ -296,6 +300,7 @@ class EtcdClient:
             return EtcdTls(f"{self.endpoint}: {failure.what}", hint=failure.hint)
         if code is _Code.DEADLINE_EXCEEDED:
             details = "no answer in time"
+        details = details.rpartition("last error: ")[2].removeprefix("UNKNOWN: ")
         return EtcdUnavailable(
             f"{self.endpoint}: {method.partition('/')[2]}: {details}",
             hint="check that etcd runs there and that this host can reach it",
@@ -311,16 +316,12 @@ def connect(
     return tuple(EtcdClient(endpoint, credentials, timeout=timeout) for endpoint in dict.fromkeys(endpoints))
 
 
+_UNAUTHORIZED = ("permission denied", "auth: ", "user name ", "invalid user ID or password")
 _ROOT_ROLE = "bbr needs a user with etcd's root role: a client certificate with its name as CN, or a user and password"
 
 
 def _serialize(message: Message) -> bytes:
     return message.SerializeToString()
-
-
-def _token_is_stale(err: grpc.RpcError) -> bool:
-    """A token ends after five minutes without use, or when users or roles changed."""
-    return "invalid auth token" in (err.details() or "") or "auth store is old" in (err.details() or "")
 
 
 class _Stream(Protocol):

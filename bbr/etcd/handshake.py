@@ -6,17 +6,17 @@ once more here, with the same certificates, and the reason is put in words.
 
 What gRPC 1.85 says, after "failed to connect to all addresses; last error: ... ", seen with etcd 3.6:
 
-    server's CA unknown       Tls handshake failed (...) CERTIFICATE_VERIFY_FAILED: unable to get local issuer certificate
-    certificate expired       Tls handshake failed (...) CERTIFICATE_VERIFY_FAILED: certificate has expired
-    not valid yet             Tls handshake failed (...) CERTIFICATE_VERIFY_FAILED: certificate is not yet valid
-    made out to another name  Custom verification check failed ...: Hostname Verification Check failed.
-    no client certificate     Unwrap failed (TSI_DATA_CORRUPTED)
-    client's CA unknown       the same, and the same for an expired client certificate
-    key of another one        Failed to create security handshaker.
-    a file that is not PEM    the same
-    server speaks plain text  Handshake read failed (Socket closed)
-    client speaks plain text  Socket closed
-    nobody listens            Failed to connect to remote host: Connection refused
+    server's CA is not ours     Tls handshake failed ... VERIFY_FAILED: unable to get local issuer certificate
+    certificate has expired     Tls handshake failed ... VERIFY_FAILED: certificate has expired
+    is not valid yet            Tls handshake failed ... VERIFY_FAILED: certificate is not yet valid
+    is made out to other names  Custom verification check failed ...: Hostname Verification Check failed.
+    no client certificate       Unwrap failed (TSI_DATA_CORRUPTED)
+    server refuses client's    the same: its CA is another one, or it has expired
+    key of another certificate  Failed to create security handshaker.
+    a file that is not PEM      the same
+    server speaks plain text    Handshake read failed (Socket closed)
+    client speaks plain text    Socket closed
+    nobody listens              Failed to connect to remote host: Connection refused
 
 With TLS 1.3 a server judges the client's certificate after the client believes that the handshake is over; that is why
 gRPC stumbles over the alert as over damaged data, and why one byte is read here.
@@ -36,6 +36,10 @@ from bbr.etcd.address import Address, Credentials
 
 PROBE_TIME = timedelta(seconds=3)
 
+_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_EMPTY_SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""RFC 9113, 3.4 and 6.5: what each side sends first. The fourth byte is the frame's type."""
+
 
 @dataclass(frozen=True, slots=True)
 class TlsFailure:
@@ -43,6 +47,9 @@ class TlsFailure:
 
     what: str
     hint: str
+
+
+_PLAIN = TlsFailure("the server does not speak TLS", "write the endpoint with http:// if it is to serve plain text")
 
 
 def why_tls_fails(
@@ -95,6 +102,8 @@ def _shake(plain: socket.socket, address: Address, credentials: Credentials) -> 
             wrapped.recv(1)
     except ssl.SSLCertVerificationError as err:
         return _refused_by_us(err, address)
+    except ssl.SSLEOFError:
+        return _PLAIN if _speaks_plain(address) else None
     except ssl.SSLError as err:
         return _refused_by_server(err, credentials)
     return None
@@ -139,9 +148,7 @@ def _refused_by_server(err: ssl.SSLError, credentials: Credentials) -> TlsFailur
     reason = (err.reason or str(err)).upper()
     words = reason.replace("_", " ").lower()
     if "WRONG_VERSION_NUMBER" in reason or "RECORD_LAYER_FAILURE" in reason:
-        return TlsFailure(
-            "the server does not speak TLS", "write the endpoint with http:// if it really serves plain text"
-        )
+        return _PLAIN
     if "ALERT" not in reason:
         return TlsFailure(f"the TLS handshake failed: {words}", "look at the server with openssl s_client")
     if credentials.certificate is None:
@@ -152,6 +159,14 @@ def _refused_by_server(err: ssl.SSLError, credentials: Credentials) -> TlsFailur
         f"the server refuses the client certificate ({words})",
         "give a certificate that etcd's --trusted-ca-file signed, valid now and for client use",
     )
+
+
+def _speaks_plain(address: Address) -> bool:
+    """Whether the server greets in plain HTTP/2: it broke a TLS handshake off, as one does that is about to stop."""
+    with socket.create_connection((address.host, address.port), PROBE_TIME.total_seconds()) as plain:
+        plain.sendall(_HTTP2_PREFACE + _EMPTY_SETTINGS)
+        answer = plain.recv(len(_EMPTY_SETTINGS))
+    return len(answer) > 3 and answer[3] == _EMPTY_SETTINGS[3]
 
 
 def _speaks_tls(plain: socket.socket) -> TlsFailure | None:

@@ -7,7 +7,7 @@ parse them as protobuf would copy every byte once more.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Self
 
@@ -53,27 +53,38 @@ class StallGuard:
     """Cancels a stream that keeps its reader waiting. A slow reader is not the stream's fault and is left alone."""
 
     def __init__(self, cancel: Callable[[], object], limit: timedelta) -> None:
-        self.waiting = False
-        self.messages = 0
         self.stalled = False
         self._cancel, self._limit = cancel, limit
+        self._waiting = False
+        self._messages = 0
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="snapshot-stall", daemon=True)
+        self._thread = threading.Thread(target=self._look, name="snapshot-stall", daemon=True)
 
     def __enter__(self) -> Self:
+        """Begin to look."""
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Stop looking, and end the stream if its reader has left it."""
         self._over.set()
         self._cancel()
         self._thread.join()
 
-    def _watch(self) -> None:
+    def watch(self, messages: Iterable[bytes]) -> Iterator[bytes]:
+        """The same messages; notes when one is waited for."""
+        self._waiting = True
+        for message in messages:
+            self._waiting = False
+            self._messages += 1
+            yield message
+            self._waiting = True
+
+    def _look(self) -> None:
         seen = -1
         while not self._over.wait(self._limit.total_seconds()):
-            if self.waiting and self.messages == seen:
+            if self._waiting and self._messages == seen:
                 self.stalled = True
                 self._cancel()
                 return
-            seen = self.messages
+            seen = self._messages

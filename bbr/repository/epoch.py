@@ -11,12 +11,9 @@ import hashlib
 from collections.abc import Sequence
 
 from bbr.errors import BodyTooLarge, KeyRefused, NotFound, RootInvalid, VerificationFailed
-from bbr.repository.keys import Identity, SigningKey, seal_to
+from bbr.repository.keys import SEALED_KEY_LIMIT_BYTES, Identity, SigningKey, seal_to
 from bbr.repository.root import Administrator, Reader, TrustedRoot
 from bbr.stores.store import Store
-
-SEALED_KEY_LIMIT_BYTES = 16 * 1024
-"""Largest sealed key that is read; they have a few hundred bytes."""
 
 
 def open_epoch(store: Store, trusted: TrustedRoot, epoch_id: str, identities: Sequence[Identity]) -> Identity:

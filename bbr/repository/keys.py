@@ -21,6 +21,9 @@ KEY_ID_CHARACTERS = 16
 PUBLIC_KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 
+SEALED_KEY_LIMIT_BYTES = 16 * 1024
+"""Largest sealed key that is read from a store; they have a few hundred bytes."""
+
 RECIPIENT = r"age1[02-9ac-hj-np-z]{58}"
 """What the text of an age X25519 recipient looks like (Bech32); its checksum is checked by `checked_recipient`."""
 

@@ -9,7 +9,7 @@ who signed it may say so is decided by `bbr.repository.acceptance`. Pure; docs/f
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import Literal
@@ -31,10 +31,13 @@ PART_RAW_BYTES = 16 * 1024 * 1024
 """Most bytes that one part holds before compression."""
 
 MANIFEST_LIMIT_BYTES = 8 * 1024 * 1024
-"""Largest manifest that is read: it has room for the parts of 500 GB."""
+"""Largest manifest that is read: it has room for the parts of 300 GB."""
 
 LINE_CHARACTERS = 1000
-"""Longest text that etcd or a member can put into a manifest; `document.one_line` makes others fit."""
+"""Longest text that etcd or a member can put into a manifest; longer ones are cut."""
+
+REASONS_LIMIT = 100
+ALARMS_LIMIT = 100
 
 Status = Literal["complete", "partial"]
 
@@ -150,11 +153,13 @@ class Manifest:
 
 
 def encode_manifest(manifest: Manifest, key: SigningKey) -> bytes:
-    """The bytes to store: the signed envelope. ``time`` loses its fraction of a second.
+    """The bytes to store: the signed envelope.
 
-    Raises `ManifestInvalid` for what `decode_manifest` would refuse, so that nothing is committed that cannot be read.
+    ``time`` loses its fraction of a second, and texts that come from etcd and its members become one printable line:
+    no backup fails for a line break in somebody's error message. Raises `ManifestInvalid` for all else that
+    `decode_manifest` would refuse, so that nothing is committed that cannot be read.
     """
-    payload = document.encode(manifest)
+    payload = document.encode(_fitted(manifest))
     decode_manifest(payload, what=f"the manifest of {manifest.backup_id}, before it was written,")
     body = encode_envelope(sign(PAYLOAD_TYPE, payload, [key]))
     if len(body) > MANIFEST_LIMIT_BYTES:
@@ -178,6 +183,32 @@ def recall_manifest(payload: bytes) -> Manifest | None:
         return _MANIFEST.believed(json.loads(payload))
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
+
+
+def _fitted(manifest: Manifest) -> Manifest:
+    return replace(
+        manifest,
+        reasons=tuple(_line(reason) or "unknown" for reason in manifest.reasons[:REASONS_LIMIT]),
+        etcds=tuple(
+            replace(
+                entry,
+                member_name=_line(entry.member_name),
+                server_version=_line(entry.server_version),
+                storage_version=_line(entry.storage_version),
+                not_compared_because=_line(entry.not_compared_because),
+                alarms=tuple(_line(alarm) for alarm in entry.alarms[:ALARMS_LIMIT]),
+                members=tuple(
+                    replace(one, name=_line(one.name), version=_line(one.version), note=_line(one.note))
+                    for one in entry.members
+                ),
+            )
+            for entry in manifest.etcds
+        ),
+    )
+
+
+def _line(text_of_others: str) -> str:
+    return document.one_line(text_of_others, LINE_CHARACTERS)
 
 
 def _contradiction(manifest: Manifest) -> str:
@@ -262,7 +293,7 @@ _ETCD = document.Record(
         "server_version": _LINE,
         "storage_version": _LINE,
         "members": many(_MEMBER, 100),
-        "alarms": many(_LINE, 100),
+        "alarms": many(_LINE, ALARMS_LIMIT),
         "revision": _REVISION,
         "compact_revision": integer(-1, 2**63 - 1),
         "hash_kv": _HASH_KV,
@@ -297,7 +328,7 @@ _MANIFEST = document.Record(
         "backup_id": matching(names.BACKUP_ID),
         "writer": _KEY_ID,
         "status": matching("complete|partial"),
-        "reasons": many(text(LINE_CHARACTERS), 100),
+        "reasons": many(text(LINE_CHARACTERS), REASONS_LIMIT),
         "etcds": many(_ETCD, 100),
         "control_plane": optional(_CONTROL_PLANE),
         "inventory": _PARTS,

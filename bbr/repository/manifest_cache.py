@@ -19,6 +19,9 @@ from pathlib import Path
 SCHEMA_VERSION = 1
 _BUSY_TIMEOUT_S = 5.0
 
+_DAMAGE = (sqlite3.DatabaseError, ValueError)
+"""What the sqlite3 module raises for a damaged file; ValueError where the damage is quoted and is no UTF-8."""
+
 _TABLE = """
 CREATE TABLE manifests (
     name TEXT PRIMARY KEY, size_bytes INTEGER, root TEXT, sha256 TEXT,
@@ -42,7 +45,8 @@ class Row:
 
 
 class ManifestCache:
-    """The cache in one file. Opened for each call, so nothing is held open and several processes may share it."""
+    """The cache in one file, made anew where it is damaged or of another version. Opened for each call, so nothing is
+    held open and several processes may share it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -59,7 +63,7 @@ class ManifestCache:
                         rows[row.name] = row
         except (sqlite3.OperationalError, OSError):
             return rows  # busy, or a disk that fails: what was read is whole, the rest is fetched
-        except sqlite3.DatabaseError:
+        except _DAMAGE:
             self._path.unlink(missing_ok=True)
         return rows
 
@@ -72,13 +76,16 @@ class ManifestCache:
                     "INSERT OR REPLACE INTO manifests VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                     ((*astuple(row), _whole(row)) for row in rows),
                 )
-        except (sqlite3.Error, OSError) as err:
+        except (sqlite3.OperationalError, OSError) as err:
             return f"the manifest cache {self._path} could not be written: {err}"
+        except _DAMAGE as err:
+            self._path.unlink(missing_ok=True)
+            return f"the manifest cache {self._path} was damaged, and is made anew: {err}"
         return ""
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
-        """The file, made if need be (0600), and made anew where it is damaged or of another version."""
+        """The file with its table, made if need be (0600)."""
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
         with closing(sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_S)) as connection:
             connection.execute("PRAGMA synchronous = OFF")

@@ -206,13 +206,13 @@ def load_roots(store: Store, pin: Pin | None) -> TrustedRoot:
         missing = next(number for number in range(1, numbers[-1] + 1) if number not in numbers)
         raise RootInvalid(f"root {missing} is missing, root {numbers[-1]} is there: the store lost or withholds it")
     body = _get(store, 1)
+    root = first_root(body)
     repository_id = hashlib.sha256(body).hexdigest()
     if pin is not None and pin.repository_id != repository_id:
         raise NoRepository(
             f"the repository at this address has the id {repository_id}, the one expected has {pin.repository_id}",
             hint="check the address; if the repository was replaced on purpose, use its own key files",
         )
-    root = first_root(body)
     for number in numbers[1:]:
         following = _get(store, number)
         root, body = next_root(root, body, following, names.root_name(number)), following

@@ -78,7 +78,10 @@ class State:
         Raises `HeldByAnotherRun` at once, naming the process.
         """
         path = self._folder / f"run-{names.checked_cluster(cluster)}.lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as err:
+            raise PreconditionFailed(f"the lock {path} cannot be taken: {err.strerror}") from err
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -114,7 +117,8 @@ def _place(base: Path, address: str) -> Path:
 
 def _make_folder(folder: Path) -> Path:
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         if folder.stat().st_mode & 0o077:
             folder.chmod(0o700)
     except OSError as err:

@@ -42,6 +42,7 @@ class Writer:
 
     key: SigningKey
     generation: str = ""
+    opened: datetime = BEGINNING
     sequence: int = -1
     head: str | None = None
 
@@ -71,7 +72,7 @@ class Site:
     ) -> Manifest:
         """A manifest that is right in every way, the next in its writer's chain; its parts are stored."""
         writer = writer or self.main
-        first = base or writer.sequence < 0
+        first = base or writer.sequence < 0 or self.clock.now - writer.opened > timedelta(hours=22)
         generation = names.generation(self.clock.now, writer.key.key_id, _hex(16)) if first else writer.generation
         sequence = 0 if first else writer.sequence + 1
         nonce = _hex(16)
@@ -103,6 +104,8 @@ class Site:
         writer = writer or self.main
         body = encode_manifest(manifest, writer.key)
         backup = self.put(manifest, body)
+        if not manifest.sequence:
+            writer.opened = self.clock.now
         writer.generation, writer.sequence, writer.head = manifest.generation, manifest.sequence, backup.sha256
         return backup
 

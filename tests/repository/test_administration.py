@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -58,7 +58,8 @@ def test_draft_stores_nothing_and_the_root_comes_last(clock: Clock) -> None:
 def test_administrators_can_be_others_than_the_readers(store: MemoryStore, clock: Clock) -> None:
     one, two = people()
     admin = Identity.generate()
-    trusted = create(store, recovery=holders(one, two), administrators=[Holder(admin.recipient, "admin")], now=clock.now)
+    administrators = [Holder(admin.recipient, "admin")]
+    trusted = create(store, recovery=holders(one, two), administrators=administrators, now=clock.now)
     assert open_admin_key(store, trusted, [admin]).public.public_hex == trusted.root.admin_key
     with pytest.raises(KeyRefused):
         open_admin_key(store, trusted, [one, two])
@@ -192,11 +193,11 @@ class Journal(MemoryStore):
         self.journal: list[str] = []
         self.fail_after: int | None = None
 
-    def put(self, name: str, body: Buffer, **options: object) -> Stored:
+    def put(self, name: str, body: Buffer, *, retain_until: datetime | None = None) -> Stored:
         if self.fail_after is not None and len(self.journal) >= self.fail_after:
             raise StoreUnavailable("gone")
         self.journal.append(name)
-        return super().put(name, body)
+        return super().put(name, body, retain_until=retain_until)
 
 
 class Blind(MemoryStore):

@@ -9,6 +9,7 @@ import pytest
 from bbr.errors import KeyRefused, RootInvalid
 from bbr.repository.epoch import check_sealed, open_admin_key, open_epoch
 from bbr.repository.keys import Identity, seal_to
+from bbr.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from tests.repository.conftest import Site
@@ -62,8 +63,12 @@ def test_missing_changed_or_huge_key_is_refused_and_the_other_still_opens(site: 
 
 
 def test_sound_keys_pass_the_check_without_a_key(site: Site) -> None:
-    for holder in (*site.trusted.root.administrators, *site.trusted.root.epoch.readers):
-        check_sealed(site.store, holder)
+    for administrator in site.trusted.root.administrators:
+        check_sealed(site.store, administrator)
+    for reader in site.trusted.root.epoch.readers:
+        check_sealed(site.store, reader)
+    with pytest.raises(RootInvalid, match="is missing from the store"):
+        check_sealed(MemoryStore(), site.trusted.root.epoch.readers[0])
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"no key", b"AGE-SECRET-KEY-1"])

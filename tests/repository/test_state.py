@@ -114,6 +114,12 @@ def test_lock_can_be_taken_again_after_a_run(state: State) -> None:
             pass
 
 
+def test_lock_that_cannot_be_taken_is_told(tmp_path: Path, state: State) -> None:
+    (tmp_path / "state" / ID[:32] / "run-prod.lock").mkdir()
+    with pytest.raises(PreconditionFailed, match="cannot be taken"), state.run_lock("prod"):
+        pass
+
+
 def test_lock_of_a_cluster_that_cannot_be_is_refused(state: State) -> None:
     with pytest.raises(UsageError, match="not a name for a cluster"), state.run_lock("../x"):
         pass

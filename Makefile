@@ -1,0 +1,72 @@
+# Every target sets up what it needs, once: the virtual environment from the hashed lock, and the real servers.
+#   make demo     the guided tour
+#   make test     lint, types, layers, and every test
+#   make bench    the table of speed and memory
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -W error -m pytest
+SOURCES := bbr restore schedules tests testbed bench docs/restore_by_hand.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint quick flips bench testbed testbed-etcd programs format lock protos clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: $(VENV)/ready testbed-etcd  ## a real etcd backed up, destroyed, restored and compared
+	@$(BIN)/bbr demo $(DEMO)
+
+test: lint testbed programs  ## everything: lint, types, layers, tests
+	@$(PYTEST) -m "not full"
+
+quick: $(VENV)/ready testbed programs  ## the tests that are not slow
+	@$(PYTEST) -m "not full and not slow"
+
+flips: $(VENV)/ready testbed  ## every bit of a small repository flipped
+	@$(PYTEST) -m full tests/test_flips.py
+
+lint: $(VENV)/ready  ## ruff, mypy --strict, import-linter
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+bench: $(VENV)/ready testbed programs  ## speed and memory against the stock tools
+	@$(BIN)/python -m bench $(BENCH)
+
+testbed: $(VENV)/ready  ## build the real servers, once
+	@$(PYTHON) testbed/build.py --all
+
+testbed-etcd:
+	@$(PYTHON) testbed/build.py etcd-3.6
+
+programs:
+	@command -v zstd >/dev/null || { echo "set-up: installing zstd"; apt-get install -y -qq zstd; }
+
+# The stamp is as new as what it was made from, so that a warm make does nothing here.
+$(VENV)/ready: requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "set-up: Python 3.11 or newer is missing"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "set-up: Python 3.11 or newer is needed"; exit 1; }
+	@echo "set-up: virtual environment in $(VENV), from requirements.lock"
+	@start=$$(date +%s); \
+	  { $(PYTHON) -m venv $(VENV) || { apt-get install -y -qq python3-venv && $(PYTHON) -m venv $(VENV); }; } && \
+	  $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
+	  $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . && \
+	  echo "set-up: ready in $$(( $$(date +%s) - start )) s"
+	@touch $@
+
+format: $(VENV)/ready  ## put every file in its one form
+	@$(BIN)/ruff check --fix --quiet $(SOURCES)
+	@$(BIN)/ruff format $(SOURCES)
+
+protos: $(VENV)/ready  ## the etcd stubs, from rpc.proto
+	@$(BIN)/python bbr/etcd/generate
+
+lock:  ## requirements.lock anew, from pyproject.toml
+	@$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --extra dev --no-emit-index-url \
+	  --no-emit-trusted-host --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml
+
+clean:  ## remove the virtual environment and caches of this folder
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,160 @@
+"""``bbr show``: all that is known of one backup."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bbr.cli import figures
+from bbr.cli.display import progress_on
+from bbr.cli.options import Where, cluster_option, identity_option, output_options, repository_options
+from bbr.cli.output import Facts, Output, Report, Table
+
+if TYPE_CHECKING:
+    from bbr.repository.archive import Archive
+    from bbr.repository.catalog import Backup
+    from bbr.repository.manifest import EtcdEntry
+
+SCHEMA = "bbr.show/1"
+
+Inventory = Mapping[str, Mapping[str, int]]
+
+
+@click.command("show")
+@click.argument("backup_id", metavar="ID")
+@repository_options
+@cluster_option
+@identity_option
+@output_options
+def command(*, backup_id: str, where: Where, cluster: str | None, identity: tuple[Path, ...], output: Output) -> None:
+    """Show one backup: its chain, sizes, revisions and members.
+
+    ID is `latest`, a backup's ID or the beginning of one, or a time: the newest backup that was done by then. With
+    --identity also how many objects of each kind it holds: names of resources are sealed.
+
+    \b
+    Examples:
+      bbr show latest
+      bbr show production-20260102T030405Z-9f3a
+      bbr show 2026-01-02T03:00:00Z --cluster production
+      bbr show latest --identity recovery-1.txt
+    """
+    from bbr.cli.access import load_identities, open_repository
+    from bbr.cli.config import load_config
+    from bbr.repository.epoch import open_epoch
+    from bbr.repository.inventory import decode_inventory
+    from bbr.repository.transfer import fetch
+
+    config = load_config(where.config)
+    identities, pins = load_identities(identity, config) if identity else ((), ())
+    repository = open_repository(where, output, config=config, key_pins=pins)
+    with progress_on(output.stderr) as progress:
+        archive = repository.archive(cluster=cluster, progress=progress, identities=identities)
+    backup = archive.catalog.find(cluster or config.cluster, backup_id)
+    inventory: Inventory | None = None
+    if identities:
+        key = open_epoch(archive.store, archive.trusted, backup.manifest.epoch, identities)
+        inventory = decode_inventory(b"".join(fetch(archive.store, backup.manifest.inventory, key))).objects
+    output.report(report(archive, backup, inventory))
+    if inventory is None:
+        output.next_command(
+            *("bbr", "show", backup.manifest.backup_id, *where.flags(), "--identity", "FILE"),
+            why="to see what it holds, by resource",
+        )
+
+
+def report(archive: Archive, backup: Backup, inventory: Inventory | None) -> Report:
+    """One backup, its members and its chain; with its inventory where that was opened."""
+    manifest = backup.manifest
+    doubt = archive.catalog.doubt(backup)
+    chains = {entry.name: archive.catalog.chain(backup, entry.name) for entry in manifest.etcds} if not doubt else {}
+    data: dict[str, object] = {
+        **asdict(manifest),
+        "doubt": doubt,
+        "stored_bytes": manifest.stored_bytes,
+        "object_name": backup.object_name,
+        "chains": {name: [link.manifest.backup_id for link in chain] for name, chain in chains.items()},
+        "inventory": inventory,
+    }
+    signer = archive.trusted.root.signer(manifest.writer)
+    pairs = [
+        ("backup", manifest.backup_id),
+        ("cluster", f"{manifest.cluster} ({manifest.cluster_identity})"),
+        ("done", figures.moment(manifest.time)),
+        ("status", "\n".join((manifest.status, *manifest.reasons))),
+        ("writer", f"{signer.label if signer else '?'} ({manifest.writer})"),
+        ("generation", f"{manifest.generation}, number {manifest.sequence} in it"),
+        ("stored", f"{figures.size(manifest.stored_bytes)} in {figures.plural(len(manifest.parts), 'part')}"),
+        ("repository", manifest.repository_id),
+    ]
+    if doubt:
+        pairs.insert(4, ("doubt", doubt))
+    text: list[str | Table | Facts] = [Facts(pairs)]
+    for entry in manifest.etcds:
+        text += ["", Facts(_etcd_facts(entry)), "", _members(entry)]
+        if entry.name in chains:
+            text += ["", _chain(chains[entry.name], entry.name)]
+    if inventory is not None:
+        text += ["", _objects(inventory)]
+    return Report(SCHEMA, data, text)
+
+
+def _etcd_facts(entry: EtcdEntry) -> list[tuple[str, str]]:
+    return [
+        ("etcd", f"{entry.name}, cluster id {entry.cluster_id}"),
+        ("version", entry.server_version + (f", storage {entry.storage_version}" if entry.storage_version else "")),
+        ("taken from", f"{entry.member_name} ({entry.member_id})"),
+        ("revision", f"{entry.revision}, compacted at {entry.compact_revision}"),
+        (
+            "HashKV",
+            f"{entry.hash_kv}, "
+            + ("compared with the servers" if entry.compared else f"not compared: {entry.not_compared_because}"),
+        ),
+        ("snapshot", f"{figures.size(entry.snapshot_bytes)}, {figures.plural(entry.records, 'record')}"),
+        ("alarms", ", ".join(entry.alarms) or "none"),
+    ]
+
+
+def _members(entry: EtcdEntry) -> Table:
+    rows = [
+        (
+            member.name or "-",
+            member.id,
+            member.version or "-",
+            str(member.revision),
+            str(member.hash_kv) if member.hash_kv is not None else "-",
+            member.note,
+        )
+        for member in entry.members
+    ]
+    return Table(("MEMBER", "MEMBER ID", "VERSION", ">REVISION", ">HASHKV", "NOTE"), rows)
+
+
+def _chain(chain: tuple[Backup, ...], etcd: str) -> Table:
+    """What a restore fetches, in order."""
+    rows = []
+    for link in chain:
+        entry = link.manifest.etcd(etcd)
+        rows.append(
+            (
+                link.manifest.backup_id,
+                "base" if entry.parent is None else "increment",
+                str(entry.revision),
+                str(len(entry.parts)),
+                figures.size(entry.stored_bytes),
+            )
+        )
+    return Table(("BUILT FROM", "KIND", ">REVISION", ">PARTS", ">STORED"), rows)
+
+
+def _objects(inventory: Inventory) -> Table:
+    rows = [
+        (etcd, prefix, f"{count:,}")
+        for etcd, prefixes in sorted(inventory.items())
+        for prefix, count in sorted(prefixes.items(), key=lambda item: (-item[1], item[0]))
+    ]
+    return Table(("ETCD", "PREFIX", ">OBJECTS"), rows)

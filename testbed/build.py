@@ -1,0 +1,159 @@
+"""Builds the real servers that tests and demos run, once, from pinned Go modules.
+
+    python3 testbed/build.py etcd-3.6 minio     those families
+    python3 testbed/build.py --all              every family
+    python3 testbed/build.py --bin-dir DIR ...  programs in DIR are used where their version fits
+
+A family is a folder beside this file: its go.mod pins the versions and names the tools. What is built lies in
+``~/.cache/bbr/testbed/<family>-<version>/bin`` (``XDG_CACHE_HOME`` is honoured). Programs of the fitting version that are
+on the PATH or in ``KUBEBUILDER_ASSETS`` are used as they are. Only the standard library is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+BUILD_LIMIT_S = 1800
+VERSION_LIMIT_S = 20
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A program: its name, the package it is built from, and how it is asked for its version."""
+
+    name: str
+    package: str
+    version_arguments: tuple[str, ...] = ("--version",)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Programs that are pinned together. ``module`` is the one whose version is theirs."""
+
+    name: str
+    module: str
+    tools: tuple[Tool, ...]
+
+    @property
+    def version(self) -> str:
+        """The pinned version, without its v."""
+        pinned = re.search(rf"^(?:require )?\s*{re.escape(self.module)} v(\S+)", self._go_mod, re.MULTILINE)
+        if pinned is None:
+            raise SystemExit(f"testbed: {self.name}/go.mod does not pin {self.module}")
+        return pinned[1]
+
+    @property
+    def _go_mod(self) -> str:
+        return (HERE / self.name / "go.mod").read_text()
+
+
+_ETCD_TOOLS = (
+    Tool("etcd", "go.etcd.io/etcd/server/v3"),
+    Tool("etcdctl", "go.etcd.io/etcd/etcdctl/v3", ("version",)),
+    Tool("etcdutl", "go.etcd.io/etcd/etcdutl/v3", ("version",)),
+)
+FAMILIES = {
+    family.name: family
+    for family in (
+        *(Family(name, "go.etcd.io/etcd/server/v3", _ETCD_TOOLS) for name in ("etcd-3.6", "etcd-3.5", "etcd-3.7")),
+        Family("minio", "github.com/minio/minio", (Tool("minio", "github.com/minio/minio"),)),
+        Family(
+            "age",
+            "filippo.io/age",
+            (Tool("age", "filippo.io/age/cmd/age"), Tool("age-keygen", "filippo.io/age/cmd/age-keygen")),
+        ),
+    )
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Build what is asked for and not there. Returns an exit code."""
+    parser = argparse.ArgumentParser(description="Build the testbed's servers from pinned Go modules.")
+    parser.add_argument("families", nargs="*", choices=[*FAMILIES, []], help="what to build")
+    parser.add_argument("--all", action="store_true", help="every family")
+    parser.add_argument("--bin-dir", type=Path, help="use fitting programs in this folder")
+    options = parser.parse_args(arguments)
+    for name in FAMILIES if options.all else options.families:
+        provide(FAMILIES[name], options.bin_dir)
+    return 0
+
+
+def provide(family: Family, bin_dir: Path | None) -> None:
+    """Make sure that the programs of a family are on this machine."""
+    target = cache() / f"{family.name.split('-')[0]}-{family.version}" / "bin"
+    if all((target / tool.name).exists() for tool in family.tools):
+        return
+    if all(_fits(tool, family.version, bin_dir) for tool in family.tools):
+        print(f"testbed: {family.name} {family.version} is on this machine")
+        return
+    with _lock(target.parent.with_suffix(".lock")):
+        if not all((target / tool.name).exists() for tool in family.tools):
+            _build(family, target)
+
+
+def cache() -> Path:
+    """Where everything lies that was built."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "bbr" / "testbed"
+
+
+def _build(family: Family, target: Path) -> None:
+    go = shutil.which("go")
+    if go is None:
+        raise SystemExit(
+            f"testbed: Go is missing, and {family.name} {family.version} is not on this machine.\n"
+            f"  install Go (https://go.dev/doc/install), or name a folder with {_names(family)} by --bin-dir"
+        )
+    print(f"testbed: building {family.name} {family.version} ({_names(family)}), once", flush=True)
+    began = time.monotonic()
+    # Beside the target, so that it appears whole by one rename.
+    with tempfile.TemporaryDirectory(dir=target.parent.parent, prefix=".building-") as scratch:
+        for tool in family.tools:
+            command = [go, "build", "-trimpath", "-ldflags", "-s -w", "-o", f"{scratch}/bin/{tool.name}", tool.package]
+            subprocess.run(command, cwd=HERE / family.name, check=True, timeout=BUILD_LIMIT_S)
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(exist_ok=True)
+        (Path(scratch) / "bin").rename(target)
+    print(f"testbed: built {family.name} {family.version} in {time.monotonic() - began:.0f} s", flush=True)
+
+
+def _fits(tool: Tool, version: str, bin_dir: Path | None) -> bool:
+    folders = [str(bin_dir)] if bin_dir else []
+    folders += [os.environ.get("KUBEBUILDER_ASSETS", ""), os.environ.get("PATH", "")]
+    path = shutil.which(tool.name, path=os.pathsep.join(folder for folder in folders if folder))
+    if path is None:
+        return False
+    answer = subprocess.run(
+        [path, *tool.version_arguments], capture_output=True, text=True, timeout=VERSION_LIMIT_S, check=False
+    )
+    return re.search(rf"(?<![\d.]){re.escape(version)}(?![\d.])", answer.stdout) is not None
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """One build of a family at a time on this machine; another waits for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _names(family: Family) -> str:
+    return ", ".join(tool.name for tool in family.tools)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

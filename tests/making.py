@@ -1,0 +1,95 @@
+"""A repository of a test's own: its keys, a writer's state, and the few calls that tests make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bbr.backup import Outcome, Request, run
+from bbr.capture.take import Source
+from bbr.etcd import write
+from bbr.etcd.client import Credentials, EtcdClient
+from bbr.progress import Silent
+from bbr.rebuild import Rebuilt, rebuild
+from bbr.repository.administration import Holder, NewSigner, create
+from bbr.repository.archive import Archive
+from bbr.repository.catalog import Backup, Catalog
+from bbr.repository.keys import Identity, SigningKey
+from bbr.repository.root import TrustedRoot, load_roots
+from bbr.repository.state import State
+from bbr.stores.store import Store
+from bbr.verify import Check, verify_readable, verify_stored
+
+NO_CREDENTIALS = Credentials(ca=None, certificate=None, key=None)
+CLUSTER = "prod"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One repository and one backup host. ``recovery`` are the two identities that open everything."""
+
+    store: Store
+    trusted: TrustedRoot
+    key: SigningKey
+    recovery: tuple[Identity, Identity]
+    state: State
+
+    def backup(self, *sources: Source, **request: bool) -> Outcome:
+        """One run of `bbr backup`."""
+        return run(
+            Request(CLUSTER, sources, **request),
+            store=self.store,
+            trusted=self.trusted,
+            key=self.key,
+            state=self.state,
+            progress=Silent(),
+        )
+
+    def archive(self, identities: Sequence[Identity] | None = None) -> Archive:
+        """The repository as a rescue host opens it: roots checked anew, every manifest read."""
+        trusted = load_roots(self.store, self.trusted.pin)
+        catalog = Catalog.load(self.store, trusted)
+        return Archive(self.store, trusted, catalog, self.recovery[1:] if identities is None else identities)
+
+    def rebuild(self, backup: Backup, target: Path, etcd: str = "main") -> Rebuilt:
+        """One etcd of a backup as a snapshot file."""
+        return rebuild(self.archive(), backup, etcd, target, progress=Silent())
+
+    def failed_checks(self, scratch: Path | None = None) -> list[Check]:
+        """What `bbr verify` finds in the whole repository: stored only, or with ``scratch`` readable too."""
+        archive = self.archive()
+        checks = [*verify_stored(archive, None, progress=Silent())]
+        if scratch is not None:
+            for backup in archive.catalog.backups:
+                checks += verify_readable(archive, backup, scratch=scratch, boot=None, progress=Silent())
+        return [check for check in checks if not check.passed]
+
+
+def make_site(store: Store, folder: Path) -> Site:
+    """A new repository in ``store``, with one writer whose state is in ``folder``."""
+    key = SigningKey.generate()
+    recovery = (Identity.generate(), Identity.generate())
+    trusted = create(
+        store,
+        recovery=[Holder(identity.recipient, f"safe {number}") for number, identity in enumerate(recovery)],
+        writers=[NewSigner(key.public, "host")],
+        now=datetime.now(UTC),
+    )
+    return Site(store, trusted, key, recovery, State.open(folder / "state", trusted.repository_id))
+
+
+def source(endpoints: Sequence[str], credentials: Credentials = NO_CREDENTIALS, name: str = "main") -> Source:
+    """An etcd to back up."""
+    return Source(name, tuple(endpoints), credentials)
+
+
+def churn(client: EtcdClient, round_number: int, *, keys: int = 100, value_bytes: int = 500) -> int:
+    """Change ``keys`` objects in two transactions, delete one, compact all but the last few revisions."""
+    names = [f"/registry/configmaps/default/c{number}".encode() for number in range(keys)]
+    for half in (names[: keys // 2], names[keys // 2 :]):
+        write.txn(client, {name: (b"%d %b " % (round_number, name) * value_bytes)[:value_bytes] for name in half})
+    revision = write.delete(client, names[round_number % keys])
+    write.compact(client, revision - 2)
+    return revision
