@@ -148,7 +148,8 @@ def _checked_identity(catalog: Catalog, taken: Sequence[Taken], request: Request
     """A cluster's name is bound to the cluster that it was first used for."""
     first = taken[0].capture
     identity = f"uid:{first.cluster_uid}" if first.cluster_uid else f"etcd:{first.cluster_id}"
-    newest = catalog.backups[-1].manifest if catalog.backups else None
+    # Not one that claims a later time than it was stored at: whoever wrote that could take the name over.
+    newest = next((one.manifest for one in reversed(catalog.backups) if not catalog.doubt(one)), None)
     if newest and newest.cluster_identity != identity and not request.accept_identity:
         raise IdentityConflict(
             f"the name {request.cluster} belongs to cluster {newest.cluster_identity} "

@@ -20,12 +20,10 @@ from pathlib import Path
 from typing import Literal
 
 from bbr.errors import (
-    BodyTooLarge,
     HashMismatch,
     ManifestInvalid,
     NotFound,
     PartDamaged,
-    RootInvalid,
     VerificationFailed,
 )
 from bbr.etcd.tools import Etcdutl
@@ -33,10 +31,10 @@ from bbr.progress import Progress
 from bbr.rebuild import rebuild
 from bbr.repository.archive import Archive
 from bbr.repository.catalog import Backup
-from bbr.repository.epoch import open_epoch
+from bbr.repository.epoch import check_sealed, open_epoch
 from bbr.repository.inventory import decode_inventory
-from bbr.repository.keys import SEALED_KEY_LIMIT_BYTES
 from bbr.repository.manifest import PartRef
+from bbr.repository.parts import check_part
 from bbr.repository.transfer import fetch, read_part
 from bbr.scratch import scratch_folder
 from bbr.servers.etcd import boot_etcd
@@ -120,16 +118,10 @@ def _root(archive: Archive) -> str:
 
 def _sealed_keys(archive: Archive) -> str:
     root = archive.trusted.root
-    sealed = [(one.object_name, one.sha256) for one in root.administrators]
-    sealed += [(one.object_name, one.sha256) for epoch in root.epochs for one in epoch.readers]
-    for name, sha256 in sealed:
-        try:
-            body = archive.store.get(name, limit_bytes=SEALED_KEY_LIMIT_BYTES)
-        except (NotFound, BodyTooLarge) as err:
-            raise RootInvalid(f"{name}: {err}") from err
-        if hashlib.sha256(body).hexdigest() != sha256:
-            raise RootInvalid(f"{name} is not what the root says")
-    return f"{len(sealed)} as the root says"
+    holders = [*root.administrators, *(reader for epoch in root.epochs for reader in epoch.readers)]
+    for holder in holders:
+        check_sealed(archive.store, holder)
+    return f"{len(holders)} as the root says"
 
 
 def _findings(archive: Archive, backup: Backup | None) -> str:
@@ -173,11 +165,9 @@ def _parts(archive: Archive, parts: Iterable[PartRef]) -> str:
 
 def _part_problem(archive: Archive, part: PartRef) -> str:
     try:
-        body = read_part(archive.store, part)
+        check_part(read_part(archive.store, part), part)
     except PartDamaged as err:
         return str(err)
-    if len(body) != part.size_bytes or hashlib.sha256(body).hexdigest() != part.sha256:
-        return f"part {part.name} is not what was stored"
     return ""
 
 
@@ -207,8 +197,8 @@ def _bootable(tools: BootTools, snapshot: Path, revision: int, hash_kv: int) -> 
         bump=0,
         mark_compacted=False,
     )
-    with boot_etcd(tools.etcd, data_dir, snapshot.parent) as member:
-        answer = member.client().hash_kv(revision)
+    with boot_etcd(tools.etcd, data_dir) as member, member.client() as client:
+        answer = client.hash_kv(revision)
     if answer.hash != hash_kv:
         raise HashMismatch(f"etcd answers HashKV {answer.hash} at revision {revision}; the manifest promises {hash_kv}")
     return f"etcd {tools.etcdutl.version} answers HashKV {answer.hash} at revision {revision}"

@@ -5,8 +5,8 @@
     python3 testbed/build.py --bin-dir DIR ...  programs in DIR are used where their version fits
 
 A family is a folder beside this file: its go.mod pins the versions and names the tools. What is built lies in
-``~/.cache/bbr/testbed/<family>-<version>/bin`` (``XDG_CACHE_HOME`` is honoured). Programs of the fitting version that are
-on the PATH or in ``KUBEBUILDER_ASSETS`` are used as they are. Only the standard library is needed.
+``~/.cache/bbr/testbed/<family>-<version>/bin`` (``XDG_CACHE_HOME`` is honoured). Programs of the fitting version that
+are on the PATH or in ``KUBEBUILDER_ASSETS`` are used as they are. Only the standard library is needed.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ FAMILIES = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build what is asked for and not there. Returns an exit code."""
     parser = argparse.ArgumentParser(description="Build the testbed's servers from pinned Go modules.")
-    parser.add_argument("families", nargs="*", choices=[*FAMILIES, []], help="what to build")
+    parser.add_argument("families", nargs="*", metavar="FAMILY", help="what to build")
     parser.add_argument("--all", action="store_true", help="every family")
     parser.add_argument("--bin-dir", type=Path, help="use fitting programs in this folder")
     options = parser.parse_args(arguments)

@@ -91,7 +91,7 @@ def minio_server(search: tuple[Path, ...], tmp_path_factory: pytest.TempPathFact
 def nothing_left_running() -> Iterator[None]:
     """Every process that the run started is gone when it ends."""
     yield
-    left = [line for line in _children()]
+    left = _children()
     assert left == []
 
 

@@ -1,7 +1,8 @@
 """One backup that kills itself with SIGKILL at a chosen call to the store. Run as a program by test_kill.py.
 
 Arguments: a JSON object with the repository's folder, the state folder, the repository's id, the writer key file, the
-endpoint, which call (from 1; 0: none), and when: "before" it, "during" it, or "after" it. Prints how many calls were made.
+endpoint, which call (from 1; 0: none), and when: "before" it, "during" it, or "after" it. Prints how many calls were
+made.
 """
 
 from __future__ import annotations

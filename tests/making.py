@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bbr.backup import Outcome, Request, run
-from bbr.capture.take import Source
+from bbr.capture.take import Caution, Source
 from bbr.etcd import write
 from bbr.etcd.client import Credentials, EtcdClient
 from bbr.progress import Silent
@@ -36,10 +36,22 @@ class Site:
     recovery: tuple[Identity, Identity]
     state: State
 
-    def backup(self, *sources: Source, **request: bool) -> Outcome:
+    def backup(
+        self,
+        *sources: Source,
+        caution: Caution | None = None,
+        accept_identity: bool = False,
+        new_generation: bool = False,
+    ) -> Outcome:
         """One run of `bbr backup`."""
         return run(
-            Request(CLUSTER, sources, **request),
+            Request(
+                CLUSTER,
+                sources,
+                caution=caution or Caution(),
+                accept_identity=accept_identity,
+                new_generation=new_generation,
+            ),
             store=self.store,
             trusted=self.trusted,
             key=self.key,

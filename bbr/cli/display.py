@@ -24,10 +24,10 @@ LINE_EVERY_S = 10.0
 
 
 @contextmanager
-def progress_on(stream: TextIO) -> Iterator[Progress]:
-    """Show the progress of what runs inside on ``stream``."""
+def progress_on(stream: TextIO, *, keep_steps: bool = True) -> Iterator[Progress]:
+    """Show the progress of what runs inside on ``stream``; ``keep_steps``: a terminal keeps a line for each step."""
     if stream.isatty() and os.environ.get("TERM", "dumb") != "dumb":
-        with TerminalProgress(stream) as terminal:
+        with TerminalProgress(stream, keep_steps=keep_steps) as terminal:
             yield terminal
     else:
         with LineProgress(stream) as lines:
@@ -101,32 +101,23 @@ def progress_line(what: str, spent_s: float, done_bytes: int, total_bytes: int) 
 class TerminalProgress:
     """A live line on a terminal. A context manager."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, keep_steps: bool = True) -> None:
+        from rich import progress
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            SpinnerColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-        from rich.progress import (
-            Progress as Bar,
-        )
 
-        self._bar = Bar(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(compact=True),
+        self._bar = progress.Progress(
+            progress.SpinnerColumn(),
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(bar_width=24),
+            progress.DownloadColumn(),
+            progress.TransferSpeedColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TimeRemainingColumn(compact=True),
             console=Console(file=stream, highlight=False),
             transient=True,
+            redirect_stdout=False,
         )
+        self._keep_steps = keep_steps
         self._lock = threading.Lock()
         self._task: TaskID | None = None
         self._what = ""
@@ -170,6 +161,8 @@ class TerminalProgress:
             return
         self._bar.remove_task(self._task)
         self._task = None
+        if not self._keep_steps:
+            return
         spent = figures.duration(time.monotonic() - self._began)
         self._print(f"{self._what}: {f'{figures.size(self._done_bytes)}, ' if self._done_bytes else ''}{spent}", "dim")
 

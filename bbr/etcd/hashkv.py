@@ -1,9 +1,9 @@
 """HashKV, computed from a file: equal to what a member answers for the same revision and compact revision.
 
-CRC-32C over ``key``, then over key and value of every record in order with a main revision of at most ``revision``. Of those
-at or below ``compact_revision`` only the one counts that is its key's newest at ``revision``, and no tombstone at the compact
-revision itself. Source: etcd's ``server/storage/mvcc/hash.go`` (``unsafeHashByRev``, which keeps what is live at the revision
-asked for, not at the compaction).
+CRC-32C over ``key``, then over key and value of every record in order with a main revision of at most ``revision``.
+Of those at or below ``compact_revision`` only the one counts that is its key's newest at ``revision``, and no
+tombstone at the compact revision itself. Source: etcd's ``server/storage/mvcc/hash.go`` (``unsafeHashByRev``, which
+keeps what is live at the revision asked for, not at the compaction).
 
 Keys and values lie back to back in a bolt page, in the order of its elements. So a page in which every record counts is
 one run of bytes and one CRC. Above the compact revision that is every page. Below it, a record is left out when its key

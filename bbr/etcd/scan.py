@@ -22,8 +22,9 @@ from bbr.etcd.snapshot import Snapshot
 class Scan:
     """``revisions`` (17 bytes each: main, "_", sub) and ``digests`` (64 bits each) of every record, in order.
 
-    A digest is xxh3 over the record's key, mark included, and value, keyed by the seed. ``hash_kv`` is at the file's own
-    revision and the compact revision that was given. ``live`` counts the objects that exist at the file's revision.
+    A digest is xxh3 over the record's key, mark included, and value, keyed by the seed. ``hash_kv`` is at the file's
+    own revision and the compact revision that was given. ``live`` counts the objects that exist at the file's
+    revision.
     """
 
     revisions: bytes

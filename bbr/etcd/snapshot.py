@@ -1,8 +1,8 @@
 """A snapshot file, or a raw copy of ``member/snap/db``: mapped, not read; what its buckets say about it.
 
 A snapshot is the bolt file followed by its SHA-256; the hash is there exactly when the size leaves 32 over 512.
-``etcdutl snapshot status`` does not check it; `Snapshot.check_trailer` does. The revision is taken from the file, its last
-record: a question to the server before or after would give another one.
+``etcdutl snapshot status`` does not check it; `Snapshot.check_trailer` does. The revision is taken from the file, its
+last record: a question to the server before or after would give another one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ _Pair = tuple[bytes, bytes]
 
 
 class Snapshot:
-    """An open snapshot. Revisions are 0 where the file has none; ``compact_revision`` is the last finished compaction."""
+    """An open snapshot.
+
+    Revisions are 0 where the file has none; ``compact_revision`` is the last finished compaction.
+    """
 
     def __init__(self, whole: memoryview, what: str) -> None:
         self.whole = whole

@@ -80,9 +80,7 @@ def find_etcdutl(candidates: Sequence[Path], *, server_version: str) -> Etcdutl:
         path = candidate / "etcdutl" if candidate.is_dir() else candidate
         if path.is_file():
             found.append(Etcdutl(path, _version(path)))
-    fitting = [
-        one for one in found if _numbers(one.version)[:2] == wanted and _numbers(one.version) >= FIRST_WITH_BUMP
-    ]
+    fitting = [one for one in found if _numbers(one.version)[:2] == wanted and _numbers(one.version) >= FIRST_WITH_BUMP]
     if fitting:
         return max(fitting, key=lambda one: _numbers(one.version))
     seen = ", ".join(f"{one.path} is {one.version}" for one in found) or "none was found"

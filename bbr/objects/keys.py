@@ -6,8 +6,8 @@ from __future__ import annotations
 def kubernetes_prefix(key: bytes) -> bytes:
     """The resource's prefix, with its final slash: ``/registry/pods/``, ``/registry/<group>/<plural>/`` for a custom one.
 
-    A segment with a dot in it is a group. A key that is not built so is counted up to the slash after its first segment, or
-    under itself when it has none.
+    A segment with a dot in it is a group. A key that is not built so is counted up to the slash after its first
+    segment, or under itself when it has none.
     """
     segments = key.split(b"/", 4)
     if len(segments) < 3 or segments[0]:

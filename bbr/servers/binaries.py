@@ -1,4 +1,7 @@
-"""Finding server programs: given, in kubebuilder's folder, on the PATH, or built by the testbed; of a fitting version."""
+"""Finding server programs:
+
+given, in kubebuilder's folder, on the PATH, or built by the testbed; of a fitting version.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,9 @@ QUICK_FLAGS = ("--heartbeat-interval", "50", "--election-timeout", "500", "--log
 class Member:
     """One member: its process can be killed, stopped and started again on the same data."""
 
-    def __init__(self, name: str, command: Sequence[str], *, data_dir: Path, endpoint: str, credentials: Credentials) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], *, data_dir: Path, endpoint: str, credentials: Credentials
+    ) -> None:
         self.name, self.data_dir, self.endpoint = name, data_dir, endpoint
         self._command, self._credentials = list(command), credentials
         self._process: Process | None = None
@@ -92,7 +94,10 @@ class EtcdServers:
 def start_etcd(
     binary: Path, base: Path, *, members: int = 1, tls: bool = False, flags: Sequence[str] = ()
 ) -> Iterator[EtcdServers]:
-    """A new cluster under ``base``, ready, and gone with the context. With ``tls``, clients and peers show certificates."""
+    """A new cluster under ``base``, ready, and gone with the context.
+
+    With ``tls``, clients and peers show certificates.
+    """
     base.mkdir(parents=True, exist_ok=True)
     authority = Authority("bbr test authority") if tls else None
     secure, credentials = _security(authority, base)
@@ -123,7 +128,10 @@ def start_etcd(
 
 @contextmanager
 def boot_etcd(binary: Path, data_dir: Path, *, name: str = "scratch", flags: Sequence[str] = ()) -> Iterator[Member]:
-    """One member on a restored data directory, on ports of its own choice: peers are never asked. Gone with the context."""
+    """One member on a restored data directory, on ports of its own choice:
+
+    peers are never asked. Gone with the context.
+    """
     client_port, peer_port = free_ports(2)
     endpoint, peer = f"http://{LOOPBACK}:{client_port}", f"http://{LOOPBACK}:{peer_port}"
     command = [str(binary), "--name", name, "--data-dir", str(data_dir), *_urls(endpoint, peer)]

@@ -1,7 +1,7 @@
 """One server process: started with its output in a file, waited for, stopped, and never left behind.
 
-The server runs in a session of its own, so that Ctrl-C reaches us alone and we stop it in our order. It asks the kernel to be
-killed when we are: nothing is left running, whatever ends us.
+The server runs in a session of its own, so that Ctrl-C reaches us alone and we stop it in our order. It asks the
+kernel to be killed when we are: nothing is left running, whatever ends us.
 """
 
 from __future__ import annotations
@@ -59,11 +59,16 @@ class Process:
         return self._process.poll() is None
 
     def wait_ready(self, is_ready: Callable[[], bool], *, what: str, limit: timedelta = READY_TIME) -> None:
-        """Poll until ``is_ready``. Raises `PreconditionFailed` with the end of the log when it ends, or takes too long."""
+        """Poll until ``is_ready``.
+
+        Raises `PreconditionFailed` with the end of the log when it ends, or takes too long.
+        """
         deadline = time.monotonic() + limit.total_seconds()
         while not is_ready():
             if not self.is_running:
-                raise PreconditionFailed(f"{self.name} ended with {self._process.returncode}; its last words:\n{self.tail()}")
+                raise PreconditionFailed(
+                    f"{self.name} ended with {self._process.returncode}; its last words:\n{self.tail()}"
+                )
             if time.monotonic() > deadline:
                 raise PreconditionFailed(f"{self.name}: waited {limit} for {what}; its last words:\n{self.tail()}")
             time.sleep(_POLL_S)

@@ -1,66 +1,174 @@
-"""A store in a directory: no server, one file an object."""
+"""A store in a directory: no server, one file an object.
+
+A put writes a temporary file whose name begins with a dot, syncs it, links it to its name, which fails when that is
+taken, and syncs the folder. So an object is there whole or not at all, and is never replaced. Files are 0600, folders
+0700. Temporary files of a killed run are never listed, and `put` in the same folder removes those that are a day old.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bbr.errors import AlreadyExists, BodyTooLarge, BucketMissing, NotFound, StoreError
+from bbr.errors import (
+    AccessDenied,
+    AlreadyExists,
+    BodyTooLarge,
+    BucketMissing,
+    NoSpace,
+    NotFound,
+    StoreError,
+    StoreUnavailable,
+)
 from bbr.stores.store import Buffer, Entry, Stored, checked_name
+
+_TEMPORARY_PREFIX = ".writing-"
+_STALE_S = 24 * 3600
 
 
 class DirectoryStore:
-    """Objects under ``root``, which must exist."""
+    """Objects under ``root``, an existing directory."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def put(self, name: str, body: Buffer, *, retain_until: datetime | None = None) -> Stored:
-        """See `Store.put`."""
+        """See `Store.put`. The time is this host's clock, read after the write, as the file system has it."""
         if retain_until is not None:
-            raise StoreError("a directory locks nothing")
-        path = self._root / checked_name(name)
-        if not self._root.is_dir():
-            raise BucketMissing(f"{self._root} does not exist")
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = path.parent / f".{secrets.token_hex(8)}"
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-            out.write(body)
-            out.flush()
-            os.fsync(out.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError as err:
-            raise AlreadyExists(f"{name} exists") from err
-        finally:
-            temporary.unlink()
-        return Stored(name, path.stat().st_size, datetime.now(UTC))
+            raise StoreError(f"{self._root}: a directory cannot lock objects")
+        path = self._path(name)
+        with self._translated(f"writing {name}"):
+            self._make_folder(path.parent)
+            temporary = path.parent / f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+            try:
+                stored = _write(temporary, body)
+                try:
+                    os.link(temporary, path)
+                except FileExistsError as err:
+                    raise AlreadyExists(f"writing {name}: it exists already") from err
+            finally:
+                temporary.unlink(missing_ok=True)
+            _sync_folder(path.parent)
+        return Stored(name, len(body), stored)
 
     def get(self, name: str, *, limit_bytes: int) -> bytes:
         """See `Store.get`."""
-        path = self._root / checked_name(name)
-        try:
-            with path.open("rb") as file:
+        with self._translated(f"reading {name}"):
+            descriptor = os.open(self._path(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with os.fdopen(descriptor, "rb") as file:
                 body = file.read(limit_bytes + 1)
-        except FileNotFoundError as err:
-            raise NotFound(f"{name} is not in the store") from err
         if len(body) > limit_bytes:
-            raise BodyTooLarge(f"{name} is larger than {limit_bytes:,} bytes")
+            raise BodyTooLarge(f"{name} has more than the {limit_bytes:,} bytes expected")
         return body
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        """See `Store.list`."""
-        found = []
-        for path in self._root.rglob("*"):
-            name = path.relative_to(self._root).as_posix()
-            if path.is_file() and not path.name.startswith(".") and name.startswith(prefix):
-                stat = path.stat()
-                found.append(Entry(name, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC)))
-        return iter(sorted(found, key=lambda entry: entry.name))
+        """See `Store.list`. What begins with a dot, and links, are not objects."""
+        with self._translated(f"listing {prefix or 'everything'}"):
+            if not self._root.is_dir():
+                raise BucketMissing(f"{self._root} is not a directory", hint="check the path, and that it is mounted")
+            folder = prefix.rpartition("/")[0]
+            start = self._root / folder
+            found = [
+                entry for entry in self._walk(start, f"{folder}/" if folder else "") if entry.name.startswith(prefix)
+            ]
+        found.sort(key=lambda entry: entry.name)
+        return iter(found)
 
     def delete(self, name: str) -> None:
         """See `Store.delete`."""
-        (self._root / checked_name(name)).unlink(missing_ok=True)
+        path = self._path(name)
+        with self._translated(f"deleting {name}"):
+            path.unlink(missing_ok=True)
+            if path.parent.is_dir():
+                _sync_folder(path.parent)
+
+    def _walk(self, folder: Path, name: str) -> Iterator[Entry]:
+        try:
+            entries = list(os.scandir(folder))
+        except FileNotFoundError:
+            return
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from self._walk(folder / entry.name, f"{name}{entry.name}/")
+            elif entry.is_file(follow_symlinks=False):
+                status = entry.stat(follow_symlinks=False)
+                yield Entry(f"{name}{entry.name}", status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+
+    def _path(self, name: str) -> Path:
+        """Where an object is. Refuses a name that a link in the directory would lead out of it."""
+        path = self._root / checked_name(name)
+        for folder in path.relative_to(self._root).parents:
+            if (self._root / folder).is_symlink() and folder != Path():
+                raise AccessDenied(f"{self._root / folder} is a link; a store's folders are not")
+        return path
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder.is_dir():
+            _remove_stale(folder)
+            return
+        if not self._root.is_dir():
+            raise BucketMissing(f"{self._root} is not a directory", hint="check the path, and that it is mounted")
+        missing = [folder, *folder.parents][: len(folder.relative_to(self._root).parts)]
+        for step in reversed(missing):
+            step.mkdir(mode=0o700, exist_ok=True)
+            _sync_folder(step.parent)
+
+    @contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as err:
+            if not self._root.is_dir():
+                raise BucketMissing(
+                    f"{self._root} is not a directory", hint="check the path, and that it is mounted"
+                ) from err
+            raise NotFound(f"{doing}: it is not in the store") from err
+        except (PermissionError, NotADirectoryError, IsADirectoryError) as err:
+            raise AccessDenied(f"{doing} in {self._root}: {err.strerror}", hint="check owner and mode") from err
+        except OSError as err:
+            if err.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoSpace(
+                    f"{doing}: the disk of {self._root} is full", hint="free space, then run it again"
+                ) from err
+            if err.errno == errno.ELOOP:
+                raise AccessDenied(f"{doing}: a link lies in its place") from err
+            if err.errno in (errno.EIO, errno.ESTALE):
+                raise StoreUnavailable(
+                    f"{doing} in {self._root}: {err.strerror}", hint="check the disk or the mount"
+                ) from err
+            raise StoreError(f"{doing} in {self._root}: {err.strerror}") from err
+
+
+def _write(path: Path, body: Buffer) -> datetime:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb", buffering=0) as out:
+        rest = memoryview(body)
+        while rest:
+            rest = rest[out.write(rest) :]
+        os.fsync(out.fileno())
+        return datetime.fromtimestamp(os.fstat(out.fileno()).st_mtime, UTC)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_stale(folder: Path) -> None:
+    for path in folder.glob(f"{_TEMPORARY_PREFIX}*"):
+        try:
+            if path.stat().st_mtime < time.time() - _STALE_S:
+                path.unlink(missing_ok=True)
+        except FileNotFoundError:  # another run was faster
+            continue

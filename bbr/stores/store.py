@@ -86,7 +86,7 @@ class Version:
 class Versions(Protocol):
     """A store that keeps what was overwritten or deleted."""
 
-    def versions(self, name: str) -> list[Version]:
+    def versions(self, name: str) -> tuple[Version, ...]:
         """The versions of one object, newest first; empty when versioning is off."""
         ...
 
@@ -116,7 +116,7 @@ class Retention(Protocol):
 class Lifecycle(Protocol):
     """A store with rules that delete or move objects by themselves."""
 
-    def expiry_rules(self) -> list[str]:
+    def expiry_rules(self) -> tuple[str, ...]:
         """One line for each rule that would remove or move objects under this prefix; empty when there is none."""
         ...
 

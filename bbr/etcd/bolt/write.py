@@ -55,9 +55,7 @@ class BoltWriter:
         own = bytes(key)
         self._advance(own, own)
         size = ELEMENT_BYTES + len(own) + len(value)
-        if self._pending and (
-            self._pending_bytes + size > self._leaf_bytes or len(self._pending) == COUNT_LIMIT
-        ):
+        if self._pending and (self._pending_bytes + size > self._leaf_bytes or len(self._pending) == COUNT_LIMIT):
             self._flush()
         self._pending.append((own, value))
         self._pending_bytes += size
@@ -89,7 +87,9 @@ class BoltWriter:
 
     def _advance(self, first: bytes, last: bytes) -> None:
         if not self._last_key < first or len(last) > KEY_LIMIT_BYTES:
-            raise SnapshotDamaged(f"keys out of order, or too long: {first[:40].hex()} after {self._last_key[:40].hex()}")
+            raise SnapshotDamaged(
+                f"keys out of order, or too long: {first[:40].hex()} after {self._last_key[:40].hex()}"
+            )
         self._last_key = last
 
     def _flush(self) -> None:

@@ -1,0 +1,88 @@
+"""What an S3 server's answers mean: its error codes in bbr's errors, its dates, its checksums. Both SDKs use it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from bbr.errors import (
+    AccessDenied,
+    AlreadyExists,
+    BbrError,
+    BucketMissing,
+    ClockSkew,
+    NotAStore,
+    NotFound,
+    StoreError,
+    StoreUnavailable,
+)
+from bbr.stores.store import Buffer
+
+_MISSING = {"NoSuchKey", "NoSuchVersion", "NoSuchObject"}
+_NO_BUCKET = {"NoSuchBucket", "InvalidBucketName"}
+_DENIED = {
+    "AccessDenied",
+    "AllAccessDisabled",
+    "AccountProblem",
+    "AuthorizationHeaderMalformed",
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "SignatureDoesNotMatch",
+}
+_SKEWED = {"RequestTimeTooSkewed", "RequestExpired"}
+_BUSY = {
+    "ConditionalRequestConflict",
+    "InternalError",
+    "OperationAborted",
+    "RequestTimeout",
+    "ServiceUnavailable",
+    "SlowDown",
+    "SlowDownRead",
+    "SlowDownWrite",
+    "ThrottlingException",
+    "TooManyRequests",
+    "XMinioServerNotInitialized",
+}
+
+
+def error_for(code: str, status: int, message: str, *, doing: str, bucket: str) -> BbrError:
+    """The error for an answer that is none of success. ``code`` is the server's word, or "" when it gave none."""
+    said = f"{doing}: the server answers {code or status}" + (f" ({message.strip()[:200]})" if message.strip() else "")
+    if code in _NO_BUCKET:
+        return BucketMissing(
+            f"{doing}: bucket {bucket} does not exist", hint="make the bucket, or correct the repository's URL"
+        )
+    if code in _MISSING:
+        return NotFound(f"{doing}: it is not in the store")
+    if code == "PreconditionFailed" or status == 412:
+        return AlreadyExists(f"{doing}: it exists already")
+    if code in _SKEWED:
+        return ClockSkew(
+            f"{doing}: the server refuses this host's clock ({message.strip()[:200]})",
+            hint="set this host's clock (timedatectl), then run it again",
+        )
+    if code in _DENIED or (status in (401, 403) and not code):
+        return AccessDenied(said, hint="check the credentials, and what they may do in this bucket: docs/security.md")
+    if code in _BUSY or status in (408, 429, 500, 502, 503, 504):
+        return StoreUnavailable(said, hint="try again later; `bbr doctor` tests the store")
+    if not code:
+        return NotAStore(said, hint="this address does not answer as S3 does: check the URL, its port and its scheme")
+    return StoreError(said)
+
+
+def server_time(headers: Mapping[str, str], *, doing: str) -> datetime:
+    """The time in the answer to a write. Raises `NotAStore` when there is none: it may not be made up."""
+    text = next((value for name, value in headers.items() if name.lower() == "date"), "")
+    try:
+        return parsedate_to_datetime(text).astimezone(UTC)
+    except ValueError as err:
+        raise NotAStore(f"{doing}: the server's answer has no date", hint="a proxy may have removed it") from err
+
+
+def sha256_base64(body: Buffer) -> str:
+    """The checksum as S3's header wants it."""
+    return base64.b64encode(hashlib.sha256(body).digest()).decode()

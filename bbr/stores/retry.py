@@ -1,0 +1,86 @@
+"""A store that is asked again where its error says that this may help.
+
+A put whose answer was lost may have been done. Names never repeat, so when the next try says `AlreadyExists`, what is
+there is compared with what was to be written: equal is success, with the time of the listing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+import stamina
+
+from bbr.errors import AlreadyExists, BbrError, BodyTooLarge
+from bbr.stores.store import Buffer, Entry, Store, Stored
+
+TRIES = 5
+TIME_LIMIT = timedelta(minutes=2)
+FIRST_PAUSE = timedelta(milliseconds=200)
+LONGEST_PAUSE = timedelta(seconds=10)
+
+T = TypeVar("T")
+
+
+class Retrying:
+    """A `Store` around another. ``inner`` is open to those who need its rare abilities."""
+
+    def __init__(
+        self, inner: Store, *, tries: int = TRIES, first_pause: timedelta = FIRST_PAUSE, limit: timedelta = TIME_LIMIT
+    ) -> None:
+        self.inner = inner
+        self._caller = stamina.RetryingCaller(
+            attempts=tries,
+            timeout=limit,
+            wait_initial=first_pause,
+            wait_max=LONGEST_PAUSE,
+            wait_jitter=first_pause,
+        )
+
+    def put(self, name: str, body: Buffer, *, retain_until: datetime | None = None) -> Stored:
+        """See `Store.put`."""
+        attempts = 0
+
+        def once() -> Stored:
+            nonlocal attempts
+            attempts += 1
+            try:
+                return self.inner.put(name, body, retain_until=retain_until)
+            except AlreadyExists:
+                if attempts == 1 or not self._holds(name, body):
+                    raise
+                entry = next(entry for entry in self.inner.list(name) if entry.name == name)
+                return Stored(name, entry.size_bytes, entry.time)
+
+        return self._again(once)
+
+    def get(self, name: str, *, limit_bytes: int) -> bytes:
+        """See `Store.get`."""
+        return self._again(lambda: self.inner.get(name, limit_bytes=limit_bytes))
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """See `Store.list`. A listing that breaks off is begun again: complete, or it raises."""
+        return iter(self._again(lambda: list_all(self.inner, prefix)))
+
+    def delete(self, name: str) -> None:
+        """See `Store.delete`."""
+        self._again(lambda: self.inner.delete(name))
+
+    def _holds(self, name: str, body: Buffer) -> bool:
+        try:
+            return self.inner.get(name, limit_bytes=len(body)) == bytes(body)
+        except BodyTooLarge:
+            return False
+
+    def _again(self, call: Callable[[], T]) -> T:
+        return self._caller(_may_help, call)
+
+
+def list_all(store: Store, prefix: str) -> list[Entry]:
+    """A whole listing in memory."""
+    return [*store.list(prefix)]
+
+
+def _may_help(err: Exception) -> bool:
+    return isinstance(err, BbrError) and err.retry_may_help
