@@ -119,9 +119,7 @@ def command(
     for warning in outcome.warnings:
         output.warn(warning)
     output.report(report(outcome))
-    output.next_command(
-        "bbr", "verify", outcome.backup.manifest.backup_id, *where.flags(), why="prove that it can be restored"
-    )
+    output.next_command("bbr", "verify", outcome.backup.manifest.backup_id, *where.flags(), why="prove what is stored")
 
 
 def report(outcome: Outcome) -> Report:

@@ -228,7 +228,7 @@ def _dotted(place: Sequence[int | str]) -> str:
 
 def _config(path: Path, file: ConfigFile) -> Config:
     """The checked file as values; its relative paths start from the folder that it lies in."""
-    base = path.parent
+    base = path.absolute().parent
 
     def beside(text: str | None) -> Path | None:
         return base / Path(text).expanduser() if text is not None else None

@@ -24,7 +24,7 @@ from bbr.cli.output import Output, Report, Table
 from bbr.errors import PreconditionFailed
 
 if TYPE_CHECKING:
-    from bbr.cli.examine import Verdict
+    from bbr.cli.checkup import Verdict
 
 SCHEMA = "bbr.doctor/1"
 
@@ -63,8 +63,8 @@ def command(
           --cacert ca.crt --cert client.crt --key client.key
       bbr doctor -o json | jq '.checks[] | select(.result == "failed")'
     """
+    from bbr.cli.checkup import Subjects, examine
     from bbr.cli.config import load_config
-    from bbr.cli.examine import Subjects, examine
 
     config = load_config(where.config)
     subjects = Subjects(
@@ -79,13 +79,16 @@ def command(
     with progress_on(output.stderr) as progress:
         verdicts = list(examine(subjects, output, progress))
     output.report(report(verdicts))
+    for verdict in verdicts:
+        if verdict.result == "warning" and verdict.hint:
+            output.note(f"{verdict.name}: {verdict.hint}")
     failed = [verdict for verdict in verdicts if verdict.result == "failed"]
     if failed:
         raise PreconditionFailed(
             f"{len(failed)} of {len(verdicts)} checks failed: {', '.join(verdict.name for verdict in failed)}",
             hint=next((verdict.hint for verdict in failed if verdict.hint), ""),
         )
-    output.next_command("bbr", "backup", *where.flags(), why="nothing stands in the way of a backup")
+    output.next_command("bbr", "backup", *where.flags(), why="since nothing stands in the way of a backup")
 
 
 def report(verdicts: Sequence[Verdict]) -> Report:

@@ -14,7 +14,7 @@ import click
 
 from bbr.cli.options import FOLDER, Where, output_options, repository_options
 from bbr.cli.output import Facts, Output, Report
-from bbr.errors import PreconditionFailed, TargetNotEmpty
+from bbr.errors import BbrError, PreconditionFailed, TargetNotEmpty
 
 if TYPE_CHECKING:
     from bbr.repository.keys import Identity, SigningKey
@@ -110,7 +110,7 @@ def command(
     files = _write_keys(keys_dir.absolute(), identities, key, host, drafted.pin)
     try:
         trusted = publish(store, drafted)
-    except BaseException:
+    except BbrError:
         output.warn(f"the key files in {keys_dir} belong to a repository that may not have been made; remove them")
         raise
     base = state_dir(where, config)
@@ -119,7 +119,7 @@ def command(
     output.report(report(address, trusted, files, abilities))
     output.next_command(
         *("bbr", "backup", *where.flags(), "--writer-key", str(files[-1].path)),
-        why="on a kubeadm master, the first backup is",
+        why="on a kubeadm master, make the first backup",
     )
 
 

@@ -43,7 +43,7 @@ def command(*, where: Where, cluster: str | None, last: int | None, output: Outp
     for finding in catalog.findings:
         output.warn(f"{finding}") if finding.severity == "error" else output.note(f"note: {finding}")
     if not catalog.backups:
-        output.next_command("bbr", "backup", "--help", why="there is no backup here yet; how to make one")
+        output.next_command("bbr", "backup", "--help", why="there is no backup here yet, read how to make one")
 
 
 def report(catalog: Catalog, last: int | None = None) -> Report:

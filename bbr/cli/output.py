@@ -67,7 +67,7 @@ class Output:
         stdout = self._stdout or sys.stdout
         if self.form == "json":
             document = {"schema": report.schema, **report.data}
-            print(json.dumps(document, indent=2, default=_plain, ensure_ascii=False), file=stdout)
+            self.data(json.dumps(document, indent=2, default=_plain, ensure_ascii=False))
             return
         bold = wants_color(stdout)
         for block in report.text:
@@ -77,12 +77,11 @@ class Output:
                 lines = _fact_lines(block)
             else:
                 lines = [block]
-            for line in lines:
-                print(line, file=stdout)
+            self.data("\n".join(lines))
 
     def data(self, text: str) -> None:
-        """Print text to stdout as it is: what another program will read."""
-        print(text, file=self._stdout or sys.stdout)
+        """Print text to stdout as it is, at once, so that what follows on stderr follows in a log of both."""
+        print(text, file=self._stdout or sys.stdout, flush=True)
 
     def note(self, text: str) -> None:
         """Print a line to stderr."""
@@ -94,7 +93,7 @@ class Output:
 
     def next_command(self, *words: str, why: str) -> None:
         """Name the command that comes next, to be copied as it stands."""
-        print(f"{why}:\n  {shlex.join(words)}", file=self.stderr)
+        print(f"\nNext, {why}:\n  {shlex.join(words)}", file=self.stderr)
 
 
 def print_error(message: str, hint: str = "") -> None:

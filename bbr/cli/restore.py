@@ -150,7 +150,7 @@ def etcd(
         output.next_command("etcdutl", "snapshot", "status", str(rebuilt.path), "-w", "table", why="look at the file")
     else:
         output.report(data_dir_report(backup, chosen, restored, member))
-        output.note(f"next:\n{_start_text(restored, member)}")
+        output.note(f"\nNext,\n{_start_text(restored, member)}")
     _remind(output, backup, backup.manifest.etcd(chosen))
 
 

@@ -63,7 +63,7 @@ def command(*, backup_id: str, where: Where, cluster: str | None, identity: tupl
     if inventory is None:
         output.next_command(
             *("bbr", "show", backup.manifest.backup_id, *where.flags(), "--identity", "FILE"),
-            why="to see what it holds, by resource",
+            why="see what it holds, by resource",
         )
 
 

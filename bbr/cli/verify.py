@@ -101,13 +101,13 @@ def command(
         named = backup.manifest.backup_id if backup is not None else "latest"
         output.next_command(
             *("bbr", "verify", named, *where.flags(), "--level", "readable", "--identity", "FILE"),
-            why="to prove that it opens, with a key",
+            why="prove that it opens, with a key",
         )
     elif backup is not None:
         output.next_command(
             *("bbr", "restore", "etcd", backup.manifest.backup_id, *where.flags(), "--identity", "FILE"),
             *("--to-snapshot", "etcd.db"),
-            why=f"{what} is proven; to restore it",
+            why="restore what is proven now",
         )
 
 

@@ -116,9 +116,7 @@ def add(
         "root": trusted.root.number,
     }
     output.report(Report(SCHEMA_ADD, data, [Facts(pairs)]))
-    output.next_command(
-        "bbr", "backup", "--repo", repository.address, "--writer-key", path.name, why="then, on that host"
-    )
+    output.next_command("bbr", "backup", "--repo", repository.address, "--writer-key", path.name, why="on that host")
 
 
 @command.command("revoke")

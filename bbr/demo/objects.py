@@ -1,10 +1,10 @@
 """Objects such as a Kubernetes cluster keeps in etcd, made from a seed: for the demo, for benchmarks and for tests.
 
-Keys, kinds and shapes are those of a real cluster: values of 3 kB on average, names and field lists that repeat, uids, digests
-and secrets that do not, so that a snapshot of them compresses 6:1 to 7:1 by zstd -3. Built-in kinds are stored as
-Kubernetes does, ``k8s\\0`` and a protobuf runtime.Unknown; custom resources are JSON. An object's content is a function
-of (seed, number, version), so a million of them need no memory to be compared with. An update changes the few fields
-that a controller would. Field numbers: k8s.io/apimachinery and k8s.io/api, generated.proto.
+Keys, kinds and shapes are those of a real cluster: values of 3 kB on average, names and field lists that repeat, uids,
+digests and secrets that do not, so that a snapshot of them compresses 6:1 to 7:1 by zstd -3. Built-in kinds are stored
+as Kubernetes does, ``k8s\\0`` and a protobuf runtime.Unknown; custom resources are JSON. An object's content is a
+function of (seed, number, version), so a million of them need no memory to be compared with. An update changes the few
+fields that a controller would. Field numbers: k8s.io/apimachinery and k8s.io/api, generated.proto.
 """
 
 from __future__ import annotations

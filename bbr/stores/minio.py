@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
+from xml.etree.ElementTree import ParseError
 
 import urllib3
 from minio import Minio
@@ -34,6 +35,8 @@ CONNECT_TIME_S = 5
 READ_TIME_S = 30
 CONNECTIONS = 32
 _BLOCK_BYTES = 1 << 20
+_NO_CREDENTIALS = "fail to fetch"
+"""In the ValueError by which the SDK says that none of its providers has credentials."""
 
 
 class MinioStore:
@@ -199,10 +202,12 @@ class MinioStore:
             raise StoreUnavailable(f"{doing}: {err}", hint="check that the store is reachable") from err
         except MinioException as err:
             raise StoreError(f"{doing}: {err}") from err
-        except ValueError as err:  # how the SDK says that it found no credentials, or bad arguments
-            raise AccessDenied(
-                f"{doing}: {err}", hint="the SDK looks in MINIO_ and AWS_ variables, ~/.mc and ~/.aws"
-            ) from err
+        except (ValueError, ParseError) as err:
+            if _NO_CREDENTIALS in str(err):
+                raise AccessDenied(
+                    f"{doing}: no credentials", hint="the SDK looks in MINIO_ and AWS_ variables, ~/.mc and ~/.aws"
+                ) from err
+            raise NotAStore(f"{doing}: the answer is not S3's: {str(err)[:200]}", hint="check the URL") from err
 
     def _error(self, err: S3Error, doing: str) -> Exception:
         status = err.response.status if err.response is not None else 0

@@ -92,6 +92,11 @@ class S3Store:
         pages = self._client.get_paginator("list_objects_v2")
         with self._translated(f"listing {prefix or 'everything'}"):
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
+                if "IsTruncated" not in page:  # any other page parses as an empty listing
+                    raise NotAStore(
+                        f"listing {prefix or 'everything'}: the answer is no listing",
+                        hint="this address does not answer as S3 does: check the URL, its port and its scheme",
+                    )
                 for found in page.get("Contents", ()):
                     name = found["Key"][len(self._prefix) :]
                     yield Entry(name, found["Size"], found["LastModified"].astimezone(UTC))

@@ -1,4 +1,4 @@
-"""One contract, every store: directory, memory, and a real MinIO by both SDKs, each alone and with retries around it."""
+"""One contract, every store: directory, memory, and a real MinIO by both SDKs, and retries around one."""
 
 from __future__ import annotations
 
@@ -144,7 +144,8 @@ def test_parallel_puts_and_gets_do_not_mix(store: Store) -> None:
 
 @every_store
 @pytest.mark.parametrize(
-    "name", ["", "/a", "a/", "a//b", "../a", "a/../b", ".a", "a/.b", "a b", "a\n", "ä", "x" * (NAME_LIMIT_CHARACTERS + 1)]
+    "name",
+    ["", "/a", "a/", "a//b", "../a", "a/../b", ".a", "a/.b", "a b", "a\n", "ä", "x" * (NAME_LIMIT_CHARACTERS + 1)],
 )
 def test_name_that_not_every_store_can_hold_is_refused(store: Store, name: str) -> None:
     with pytest.raises(StoreError, match="not a name"):

@@ -101,18 +101,15 @@ def _store(subjects: Subjects) -> Iterator[Verdict]:
             "warning",
             f"ignored: {abilities.race_winners} of 8 writers won one name; backups stay safe, names never repeat",
         )
-    yield Verdict(
-        "store: delete",
-        "ok",
-        "allowed" if abilities.may_delete else "not allowed: right for a backup host, not for prune",
-    )
+    allowed = "allowed" if abilities.may_delete else "not allowed: right for a backup host, not for prune"
+    yield Verdict("store: delete", "ok", allowed)
     for name, ability in (("versions", abilities.versions), ("object lock", abilities.retention)):
-        yield Verdict(f"store: {name}", "ok", {True: "on", False: "off", None: "not known here"}[ability])
+        yield Verdict(f"store: {name}", "ok", {True: "on", False: "off", None: "none, or not told"}[ability])
     rules = abilities.expiry_rules
     yield Verdict(
         "store: lifecycle rules",
         "warning" if rules else "ok",
-        "; ".join(rules) if rules else ("not known here" if rules is None else "none"),
+        "; ".join(rules) if rules else ("none, or not told" if rules is None else "none"),
         "a rule that deletes or moves parts breaks backups: exempt this prefix" if rules else "",
     )
     yield _clock(abilities.clock_difference_s)
@@ -224,17 +221,17 @@ def _endpoint(source: Source, endpoint: str, statuses: list[Status]) -> Verdict:
 def _tools(subjects: Subjects, statuses: Sequence[Status]) -> Iterator[Verdict]:
     """What a restore and `bbr verify --level bootable` will need; a backup needs neither."""
     search = search_path(bin_dir=subjects.bin_dir or subjects.config.bin_dir, environ=os.environ)
-    for version in sorted({status.version for status in statuses}) or [None]:
-        minor = version.rpartition(".")[0] if version else None
-        hint = "a backup does not need it; a restore and `bbr verify --level bootable` do (--bin-dir)"
+    if not statuses:
+        yield Verdict("programs", "skipped", "which versions are needed is not known without etcd")
+    for version in sorted({status.version for status in statuses}):
         try:
-            if version is not None:
-                etcdutl = find_etcdutl(search, server_version=version)
-                yield Verdict("etcdutl", "ok", f"{etcdutl.version}, {etcdutl.path}")
-            etcd = find("etcd", search=search, version=minor)
-            yield Verdict("etcd program", "ok", f"{etcd.version}, {etcd.path}")
+            etcdutl = find_etcdutl(search, server_version=version)
+            yield Verdict("program etcdutl", "ok", f"{etcdutl.version}, {etcdutl.path}")
+            etcd = find("etcd", search=search, version=version.rpartition(".")[0])
+            yield Verdict("program etcd", "ok", f"{etcd.version}, {etcd.path}")
         except ToolMissing as err:
-            yield Verdict("tools", "warning", str(err), hint)
+            hint = "a backup does not need it; a restore and `bbr verify --level bootable` do (--bin-dir)"
+            yield Verdict("programs", "warning", str(err), hint)
 
 
 def _spool(repository: Repository | None, statuses: Sequence[Status]) -> Verdict:
