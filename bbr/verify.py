@@ -35,6 +35,7 @@ from bbr.repository.epoch import check_sealed, open_epoch
 from bbr.repository.inventory import decode_inventory
 from bbr.repository.manifest import PartRef
 from bbr.repository.parts import check_part
+from bbr.repository.root import Administrator, Reader
 from bbr.repository.transfer import fetch, read_part
 from bbr.scratch import scratch_folder
 from bbr.servers.etcd import boot_etcd
@@ -118,7 +119,8 @@ def _root(archive: Archive) -> str:
 
 def _sealed_keys(archive: Archive) -> str:
     root = archive.trusted.root
-    holders = [*root.administrators, *(reader for epoch in root.epochs for reader in epoch.readers)]
+    holders: list[Administrator | Reader] = [*root.administrators]
+    holders += [reader for epoch in root.epochs for reader in epoch.readers]
     for holder in holders:
         check_sealed(archive.store, holder)
     return f"{len(holders)} as the root says"

@@ -230,5 +230,3 @@ def _silent(missing: Iterable[Member], failures: Sequence[tuple[str, str]]) -> I
         yield Silent(member.id, member.name, url, why)
     for endpoint, why in rest.items():
         yield Silent(0, "", endpoint, why)
-
-

@@ -28,7 +28,6 @@ SCHEMA = "bbr.backup/1"
 
 
 @click.command("backup")
-@repository_options
 @cluster_option
 @click.option(
     "--writer-key",
@@ -46,6 +45,7 @@ SCHEMA = "bbr.backup/1"
     "--accept-identity", is_flag=True, help="This cluster really takes the place of the one that had the name before."
 )
 @click.option("--new-generation", is_flag=True, help="Store a whole base, also where an increment would do.")
+@repository_options
 @output_options
 def command(
     *,

@@ -18,9 +18,9 @@ SCHEMA = "bbr.list/1"
 
 
 @click.command("list")
-@repository_options
 @cluster_option
 @click.option("--last", type=click.IntRange(min=1), metavar="N", help="Only the newest N.")
+@repository_options
 @output_options
 def command(*, where: Where, cluster: str | None, last: int | None, output: Output) -> None:
     """List the backups in the repository.

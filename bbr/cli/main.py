@@ -20,7 +20,7 @@ from typing import cast
 import click
 
 from bbr import __version__
-from bbr.cli.output import print_error
+from bbr.cli.output import Output, print_error
 from bbr.errors import BbrError
 
 INTERRUPTED = 130
@@ -148,6 +148,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - 
 
 
 def _print_usage_error(err: click.ClickException) -> None:
+    if isinstance(err, click.exceptions.NoArgsIsHelpError):
+        Output().note(err.format_message())
+        return
     message = err.format_message()
     context = err.ctx if isinstance(err, click.UsageError) else None
     hint = f"`{context.command_path} --help` shows what there is" if context else ""

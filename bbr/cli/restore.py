@@ -46,7 +46,6 @@ def command() -> None:
 
 @command.command("etcd")
 @click.argument("backup_id", metavar="ID")
-@repository_options
 @cluster_option
 @identity_option
 @click.option("--etcd", "etcd_name", metavar="NAME", help="Which etcd of the backup. Default: its only one, or main.")
@@ -67,6 +66,7 @@ def command() -> None:
     help="With --to-data-dir: revisions to skip, more than clients have seen since. Default: 1000000000.",
 )
 @bin_dir_option
+@repository_options
 @output_options
 def etcd(
     *,

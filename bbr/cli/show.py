@@ -26,9 +26,9 @@ Inventory = Mapping[str, Mapping[str, int]]
 
 @click.command("show")
 @click.argument("backup_id", metavar="ID")
-@repository_options
 @cluster_option
 @identity_option
+@repository_options
 @output_options
 def command(*, backup_id: str, where: Where, cluster: str | None, identity: tuple[Path, ...], output: Output) -> None:
     """Show one backup: its chain, sizes, revisions and members.

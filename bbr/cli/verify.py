@@ -33,7 +33,6 @@ SCHEMA = "bbr.verify/1"
 
 @click.command("verify")
 @click.argument("backup_id", metavar="[ID]", required=False)
-@repository_options
 @cluster_option
 @click.option(
     "--level",
@@ -47,6 +46,7 @@ SCHEMA = "bbr.verify/1"
 @click.option(
     "--scratch-dir", type=FOLDER, help="Where the backup is rebuilt, and removed again. Default: the state folder."
 )
+@repository_options
 @output_options
 def command(
     *,

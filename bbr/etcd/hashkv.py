@@ -105,7 +105,7 @@ def _is_compacted(reader: BoltReader, compact_revision: int) -> bool:
     """Whether the file holds nothing that a compaction at ``compact_revision`` would still remove."""
     if compact_revision < 1:
         return True
-    finished = next((bytes(v) for k, v in reader.items(META_BUCKET) if k == b"finishedCompactRev"), None)
+    finished = next((bytes(v) for k, v in reader.items(META_BUCKET) if bytes(k) == b"finishedCompactRev"), None)
     return finished is not None and RevisionKey.decode(finished).main >= compact_revision
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def kubernetes_prefix(key: bytes) -> bytes:
-    """The resource's prefix, with its final slash: ``/registry/pods/``, ``/registry/<group>/<plural>/`` for a custom one.
+    """The resource's prefix, with its final slash: ``/registry/pods/``, ``/registry/<group>/<plural>/`` if custom.
 
     A segment with a dot in it is a group. A key that is not built so is counted up to the slash after its first
     segment, or under itself when it has none.

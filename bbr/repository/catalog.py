@@ -122,9 +122,7 @@ class Catalog:
 
     def heads(self, cluster: str | None = None) -> tuple[Backup, ...]:
         """The newest manifest of each writer and cluster, or of each writer of one cluster."""
-        return tuple(
-            head for (of_cluster, _), head in sorted(self._heads.items()) if cluster in (None, of_cluster)
-        )
+        return tuple(head for (of_cluster, _), head in sorted(self._heads.items()) if cluster in (None, of_cluster))
 
     def doubt(self, backup: Backup) -> str:
         """Why `find` does not choose this backup unless asked for it by its id; "" when nothing is against it."""

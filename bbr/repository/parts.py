@@ -92,7 +92,6 @@ class _Tools(threading.local):
 _TOOLS = _Tools()
 
 
-
 def _decompress(frame: bytes, raw_bytes: int, what: str) -> bytes:
     """The content of one zstd frame of exactly ``raw_bytes``; allocates no more than that."""
     try:

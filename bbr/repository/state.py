@@ -27,9 +27,7 @@ from bbr.repository.manifest_cache import ManifestCache
 from bbr.repository.root import Pin
 
 _PIN_LIMIT_BYTES = 4096
-_PIN = Record(
-    Pin, {"repository_id": matching(names.SHA256), "root_number": integer(1, names.ROOT_NUMBER_LIMIT)}
-)
+_PIN = Record(Pin, {"repository_id": matching(names.SHA256), "root_number": integer(1, names.ROOT_NUMBER_LIMIT)})
 
 
 class State:

@@ -14,6 +14,9 @@ from pathlib import Path
 
 from bbr.errors import ToolMissing
 
+DEFAULT_ETCD = "etcd-3.6."
+"""Of several etcds that the testbed built, the one to take when no version is asked for."""
+
 _VERSION_ARGUMENTS = {"etcdctl": ("version",), "etcdutl": ("version",)}
 _VERSION = re.compile(r"(\d+\.\d+\.\d+)|(DEVELOPMENT\.[A-Z0-9-]+|RELEASE\.[0-9TZ-]+)")
 
@@ -32,7 +35,8 @@ def search_path(*, bin_dir: Path | None, environ: Mapping[str, str]) -> tuple[Pa
     folders = [bin_dir] if bin_dir else []
     folders += [Path(folder) for folder in environ.get("KUBEBUILDER_ASSETS", "").split(os.pathsep) if folder]
     folders += [Path(folder) for folder in environ.get("PATH", "").split(os.pathsep) if folder]
-    return (*folders, *sorted(testbed_cache(environ).glob("*/bin"), reverse=True))
+    built = testbed_cache(environ).glob("*/bin")
+    return (*folders, *sorted(built, key=lambda folder: (not folder.parent.name.startswith(DEFAULT_ETCD), folder)))
 
 
 def testbed_cache(environ: Mapping[str, str]) -> Path:

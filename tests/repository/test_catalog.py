@@ -569,9 +569,7 @@ def test_manifest_of_another_size_is_fetched_again(site: Site, tmp_path: Path) -
     assert errors(catalog) == [("manifest", backup.object_name)]
 
 
-def test_under_another_root_the_cached_manifests_are_judged_again_without_fetching(
-    site: Site, tmp_path: Path
-) -> None:
+def test_under_another_root_the_cached_manifests_are_judged_again_without_fetching(site: Site, tmp_path: Path) -> None:
     cache = ManifestCache(tmp_path / "cache")
     first = site.backup()
     second = site.backup()

@@ -30,9 +30,7 @@ STOP = document.Record(
     Stop,
     {"place": document.matching("[a-z]+"), "at": document.time, "seats": document.optional(document.integer(0, 9))},
 )
-TOUR = document.Record(
-    Tour, {"name": document.text(20), "stops": document.many(STOP, 3), "paid": document.boolean}
-)
+TOUR = document.Record(Tour, {"name": document.text(20), "stops": document.many(STOP, 3), "paid": document.boolean})
 
 EXAMPLE = Tour("grüße", (Stop("here", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), None),), True)
 BYTES = '{"name":"grüße","paid":true,"stops":[{"at":"2026-01-02T03:04:05Z","place":"here","seats":null}]}'.encode()
