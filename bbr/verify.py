@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,6 +38,7 @@ from bbr.repository.root import Administrator, Reader
 from bbr.repository.transfer import fetch, read_part
 from bbr.scratch import scratch_folder
 from bbr.servers.etcd import boot_etcd
+from bbr.threads import pool
 
 Level = Literal["stored", "readable", "bootable"]
 
@@ -158,8 +158,8 @@ def _manifest(archive: Archive, backup: Backup) -> str:
 
 def _parts(archive: Archive, parts: Iterable[PartRef]) -> str:
     parts = list(parts)
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="verify") as pool:
-        problems = [problem for problem in pool.map(partial(_part_problem, archive), parts) if problem]
+    with pool(_THREADS, "verify") as threads:
+        problems = [problem for problem in threads.map(partial(_part_problem, archive), parts) if problem]
     if problems:
         raise PartDamaged("; ".join(problems))
     return f"{len(parts)} parts, {sum(part.size_bytes for part in parts):,} bytes"

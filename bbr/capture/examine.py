@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from bbr.errors import EtcdCompacted, HashMismatch
@@ -11,6 +10,7 @@ from bbr.etcd.hashkv import hash_kv
 from bbr.etcd.scan import Scan, scan
 from bbr.etcd.snapshot import Snapshot
 from bbr.objects.keys import kubernetes_prefix
+from bbr.threads import pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ def examine(snapshot: Snapshot, source: EtcdClient, *, seed: int, compare: bool)
     meanwhile (take it again), and what the client raises.
     """
     finished = snapshot.compact_revision
-    with ThreadPoolExecutor(1, thread_name_prefix="hashkv") as pool:
-        asked = pool.submit(source.hash_kv, snapshot.revision) if compare else None
+    with pool(1, "hashkv") as threads:
+        asked = threads.submit(source.hash_kv, snapshot.revision) if compare else None
         scanned = scan(snapshot, compact_revision=finished, seed=seed, group=kubernetes_prefix)
         if asked is None:
             return Examined(scanned, scanned.hash_kv, finished, compared=False)

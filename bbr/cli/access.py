@@ -38,9 +38,12 @@ class Repository:
     trusted: TrustedRoot
     state: State
 
-    def archive(self, *, cluster: str | None, progress: Progress, identities: Sequence[Identity] = ()) -> Archive:
-        """The repository with its catalog loaded, of one cluster or of all."""
-        catalog = Catalog.load(self.store, self.trusted, cluster=cluster, cache=self.state.manifests, progress=progress)
+    def archive(
+        self, *, cluster: str | None, progress: Progress, identities: Sequence[Identity] = (), anew: bool = False
+    ) -> Archive:
+        """The repository with its catalog loaded, of one cluster or of all; ``anew`` believes nothing remembered."""
+        cache = None if anew else self.state.manifests
+        catalog = Catalog.load(self.store, self.trusted, cluster=cluster, cache=cache, progress=progress)
         return Archive(self.store, self.trusted, catalog, identities)
 
 
@@ -55,14 +58,14 @@ def open_repository(
     address = repository_address(where, config)
     base = state_dir(where, config)
     store = open_store(address)
-    pin = _agreed(_pins(where, config, key_pins) | {"this host's state": recall(base, _place(address))})
+    pin = _agreed(_pins(where, config, key_pins) | {"this host's state": recall(base, place_of(address))})
     trusted = load_roots(store, pin)
     state = State.open(base, trusted.repository_id)
     known = state.pin()
     if known is not None and known.root_number > trusted.root.number:
         trusted = load_roots(store, known)
     state.raise_pin(trusted.pin)
-    remember(base, _place(address), trusted.pin)
+    remember(base, place_of(address), trusted.pin)
     if trusted.first_contact:
         output.warn(
             "first contact with this repository; compare its id with what `bbr init` printed:\n"
@@ -90,6 +93,11 @@ def state_dir(where: Where, config: Config) -> Path:
         return Path("/var/lib/bbr")
     base = os.environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "bbr"
+
+
+def place_of(address: str) -> str:
+    """An address in its one form: a folder is the same from wherever it is named."""
+    return address if "://" in address else str(Path(address).resolve())
 
 
 def load_identities(files: Sequence[Path], config: Config) -> tuple[tuple[Identity, ...], tuple[Pin | None, ...]]:
@@ -148,8 +156,3 @@ def _agreed(pins: dict[str, Pin | None]) -> Pin | None:
                 hint="use the key files of this repository, or correct the address",
             )
     return Pin(first.repository_id, max(pin.root_number for pin in there.values()))
-
-
-def _place(address: str) -> str:
-    """An address in its one form: a folder is the same from wherever it is named."""
-    return address if "://" in address else str(Path(address).resolve())

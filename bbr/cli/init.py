@@ -82,7 +82,7 @@ def command(
           --recovery age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p \\
           --recovery age1lggyhqrw2nlhcxprm67z43rta597azn8gknawjehu9d9dl0jq3yqqvfafg
     """
-    from bbr.cli.access import repository_address, state_dir
+    from bbr.cli.access import place_of, repository_address, state_dir
     from bbr.cli.config import load_config
     from bbr.repository.administration import Holder, NewSigner, draft, publish
     from bbr.repository.keys import Identity, SigningKey
@@ -115,7 +115,7 @@ def command(
         raise
     base = state_dir(where, config)
     State.open(base, trusted.repository_id).raise_pin(trusted.pin)
-    remember(base, address, trusted.pin)
+    remember(base, place_of(address), trusted.pin)
     output.report(report(address, trusted, files, abilities))
     output.next_command(
         *("bbr", "backup", *where.flags(), "--writer-key", str(files[-1].path)),

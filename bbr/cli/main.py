@@ -108,7 +108,12 @@ def cli() -> None:
 def main() -> None:
     """Run the program and end it with its exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
-    sys.exit(run(sys.argv[1:], program=Path(sys.argv[0]).name))
+    code = run(sys.argv[1:], program=Path(sys.argv[0]).name)
+    if code == INTERRUPTED:
+        # Whoever pressed Ctrl-C waits for no thread that hangs in the network; files were cleaned up on the way here.
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str], *, program: str = NAMES[0]) -> int:

@@ -84,7 +84,7 @@ def command(
     identities, pins = load_identities(identity, config) if level != "stored" else ((), ())
     repository = open_repository(where, output, config=config, key_pins=pins)
     with progress_on(output.stderr) as progress:
-        archive = repository.archive(cluster=cluster, progress=progress, identities=identities)
+        archive = repository.archive(cluster=cluster, progress=progress, identities=identities, anew=True)
         backup = archive.catalog.find(cluster or config.cluster, backup_id) if backup_id is not None else None
         tools = _boot_tools(backup, bin_dir or config.bin_dir) if level == "bootable" and backup is not None else None
         deep = level != "stored"

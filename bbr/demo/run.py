@@ -177,7 +177,7 @@ def tour(
         )
 
         clock.begin("compare every key with what was written")
-        compared = _compare(client, keyspace)
+        compared = compare(client, keyspace)
         yield clock.done(f"{compared:,} keys, all equal", keys=compared)
 
 
@@ -251,7 +251,7 @@ def _bumped_hash(client: EtcdClient, restored: Restored) -> int:
     return answer.hash
 
 
-def _compare(client: EtcdClient, keyspace: Keyspace) -> int:
+def compare(client: EtcdClient, keyspace: Keyspace) -> int:
     """How many keys are there. Raises `VerificationFailed` unless they are exactly those that were written."""
     written = {stored.key: stored for stored in keyspace.contents()}
     start, compared = b"\0", 0

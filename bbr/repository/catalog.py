@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice
 
@@ -25,6 +24,7 @@ from bbr.repository.manifest import MANIFEST_LIMIT_BYTES, PAYLOAD_TYPE, recall_m
 from bbr.repository.manifest_cache import ManifestCache, Row
 from bbr.repository.root import TrustedRoot
 from bbr.stores.store import Entry, Store
+from bbr.threads import pool
 
 __all__ = ["Backup", "Catalog", "Finding"]
 
@@ -215,11 +215,11 @@ class _Loading:
         self._progress.step(f"reading {len(news):,} manifests")
         total = sum(entry.size_bytes for entry in news)
         done = 0
-        with ThreadPoolExecutor(threads, thread_name_prefix="catalog") as pool:
+        with pool(threads, "catalog") as workers:
             waiting = iter(news)
             batches = iter(lambda: list(islice(waiting, _BATCH)), [])
             while group := list(islice(batches, 4 * threads)):
-                for bodies in pool.map(self._get_batch, group):
+                for bodies in workers.map(self._get_batch, group):
                     for entry, body in bodies:
                         done += entry.size_bytes
                         self._judge(entry, body)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -19,6 +18,7 @@ from bbr.repository.keys import Identity
 from bbr.repository.manifest import PartRef
 from bbr.repository.parts import PART_RAW_BYTES, open_part, seal
 from bbr.stores.store import Buffer, Store
+from bbr.threads import pool
 
 THREADS = 3
 """Two seal at full speed on two cores; the third keeps them fed while a store answers."""
@@ -131,21 +131,11 @@ class PartWriter:
 
 def _in_order(function: Callable[..., T], calls: Iterable[tuple[object, ...]]) -> Iterator[T]:
     """Results in the order of the calls, at most `THREADS` + 1 of them under way or waiting to be taken."""
-    with _pool() as pool:
+    with pool(THREADS, "parts") as threads:
         under_way: deque[Future[T]] = deque()
         for arguments in calls:
-            under_way.append(pool.submit(function, *arguments))
+            under_way.append(threads.submit(function, *arguments))
             if len(under_way) > THREADS:
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
-
-
-@contextmanager
-def _pool() -> Iterator[ThreadPoolExecutor]:
-    """A pool that, when its user fails or stops early, starts nothing more and waits for what runs."""
-    pool = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="parts")
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

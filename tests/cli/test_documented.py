@@ -100,7 +100,9 @@ def test_the_configuration_that_the_page_shows_is_one(tmp_path: Path) -> None:
 def test_every_exit_code_is_in_the_table() -> None:
     from bbr import errors
 
-    codes = {one.exit_code for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.BbrError)}
+    codes = {
+        one.exit_code for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.BbrError)
+    }
     text = sections()["What holds for all of them"]
     for code in codes | {0, 130}:
         assert f"\n| {code} |" in text

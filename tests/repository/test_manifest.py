@@ -32,9 +32,9 @@ COMPACTED = st.integers(-1, 2**63 - 1)
 HASH = st.integers(0, 2**32 - 1)
 LINE = st.text(max_size=20).filter(str.isprintable).map(str.strip)
 UTC_TIMES = st.datetimes(
-    min_value=datetime(2000, 1, 1),
-    max_value=datetime(2500, 1, 1),
-    timezones=st.just(UTC),  # noqa: DTZ001
+    min_value=datetime(2000, 1, 1),  # noqa: DTZ001 - hypothesis adds the zone
+    max_value=datetime(2500, 1, 1),  # noqa: DTZ001
+    timezones=st.just(UTC),
 ).map(lambda time: time.replace(microsecond=0))
 
 MEMBERS = st.builds(MemberState, HEX_ID, LINE, LINE, REVISION, st.none() | HASH, st.none() | COMPACTED, LINE)

@@ -61,16 +61,11 @@ class BoltWriter:
         self._pending_bytes += size
 
     def add_leaf(self, image: Buffer, first_key: bytes, last_key: bytes) -> None:
-        """A whole leaf page of the large bucket as another file of this page size has it, overflow included."""
+        """A whole leaf page of the large bucket as another file of this page size has it, also one that lay inline."""
         self._advance(first_key, last_key)
         self._flush()
-        view = memoryview(image)
-        _, flags, count, _ = PAGE_HEADER.unpack_from(view)
         self._children.append((first_key, self._next_page))
-        pages = len(view) // self._page_size
-        self._out.write(PAGE_HEADER.pack(self._next_page, flags, count, pages - 1))
-        self._out.write(view[HEADER_BYTES:])
-        self._next_page += pages
+        self._write_page(image)
 
     def finish(self, big_bucket: bytes, small: Mapping[bytes, Sequence[tuple[bytes, bytes]]]) -> int:
         """Write the branches, the other buckets and the metas. Returns the size of the file in bytes."""
@@ -122,12 +117,14 @@ class BoltWriter:
             self._write_leaf(group)
         return BUCKET_HEADER.pack(self._branches(), 0)
 
-    def _write_page(self, image: bytes) -> None:
+    def _write_page(self, image: Buffer) -> None:
         pages = -(-len(image) // self._page_size)
         _, flags, count, _ = PAGE_HEADER.unpack_from(image)
         self._out.write(PAGE_HEADER.pack(self._next_page, flags, count, pages - 1))
-        self._out.write(image[HEADER_BYTES:])
-        self._out.write(bytes(pages * self._page_size - len(image)))
+        self._out.write(memoryview(image)[HEADER_BYTES:])
+        padding = pages * self._page_size - len(image)
+        if padding:
+            self._out.write(bytes(padding))
         self._next_page += pages
 
     def _write_metas(self, root: int) -> None:
