@@ -132,13 +132,13 @@ def report(outcome: Outcome) -> Report:
         "raw_bytes": outcome.raw_bytes,
         "seconds": round(outcome.seconds, 3),
     }
-    read = figures.size(outcome.raw_bytes)
-    rate = f"{figures.size(outcome.raw_bytes / max(outcome.seconds, 1e-3))}/s"
+    read_bytes = sum(entry.snapshot_bytes for entry in manifest.etcds)
+    rate = f"{figures.size(read_bytes / max(outcome.seconds, 1e-3))}/s"
     pairs = [
         ("backup", manifest.backup_id),
         ("done", f"{figures.moment(manifest.time)}, in {figures.duration(outcome.seconds)}"),
         *((f"etcd {entry.name}", _etcd_text(entry)) for entry in manifest.etcds),
-        ("stored", f"{figures.size(outcome.stored_bytes)} for {read} read, {rate}"),
+        ("stored", f"{figures.size(outcome.stored_bytes)} for {figures.size(read_bytes)} of etcd, {rate}"),
     ]
     if outcome.why_base:
         pairs.append(("a base, because", outcome.why_base))

@@ -79,7 +79,7 @@ def command(*, place: str, objects: int, bin_dir: Path | None, output: Output) -
     else:
         total = figures.duration(sum(step.seconds for step in steps))
         output.data(f"\nEverything came back, byte for byte, in {total}. Nothing was left behind.")
-    output.next_command("bbr", "init", "--repo", "/mnt/backups", why="do it with your own, and make a repository")
+    output.next_command("bbr", "init", "--repo", "/mnt/backups", why="make a repository of your own")
 
 
 def report(steps: Sequence[Step]) -> Report:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 LINE_EVERY_S = 10.0
+_SHORTEST_S = 0.001
 
 
 @contextmanager
@@ -91,11 +92,15 @@ def progress_line(what: str, spent_s: float, done_bytes: int, total_bytes: int) 
     """``sealing: 512 MB of 1.0 GB, 170 MB/s, 3 s left``, or how long it has been going on when nothing is counted."""
     if not done_bytes or spent_s <= 0:
         return f"{what}, for {figures.duration(spent_s)}"
-    rate = done_bytes / spent_s
+    return f"{what}: {_counted(spent_s, done_bytes, total_bytes)}"
+
+
+def _counted(spent_s: float, done_bytes: int, total_bytes: int) -> str:
+    rate = done_bytes / max(spent_s, _SHORTEST_S)
     if total_bytes <= 0:
-        return f"{what}: {figures.size(done_bytes)}, {figures.size(rate)}/s"
+        return f"{figures.size(done_bytes)}, {figures.size(rate)}/s"
     left = figures.duration(max(0, total_bytes - done_bytes) / rate)
-    return f"{what}: {figures.size(done_bytes)} of {figures.size(total_bytes)}, {figures.size(rate)}/s, {left} left"
+    return f"{figures.size(done_bytes)} of {figures.size(total_bytes)}, {figures.size(rate)}/s, {left} left"
 
 
 class TerminalProgress:
@@ -109,10 +114,8 @@ class TerminalProgress:
             progress.SpinnerColumn(),
             progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(bar_width=24),
-            progress.DownloadColumn(),
-            progress.TransferSpeedColumn(),
+            progress.TextColumn("{task.fields[counted]}", markup=False),
             progress.TimeElapsedColumn(),
-            progress.TimeRemainingColumn(compact=True),
             console=Console(file=stream, highlight=False),
             transient=True,
             redirect_stdout=False,
@@ -143,14 +146,15 @@ class TerminalProgress:
         with self._lock:
             self._finish()
             self._what, self._began, self._done_bytes = what, time.monotonic(), 0
-            self._task = self._bar.add_task(what, total=None)
+            self._task = self._bar.add_task(what, total=None, counted="")
 
     def advance(self, done_bytes: int, total_bytes: int) -> None:
         """See `Progress.advance`."""
         with self._lock:
             self._done_bytes = done_bytes
             if self._task is not None:
-                self._bar.update(self._task, completed=done_bytes, total=total_bytes or None)
+                counted = _counted(time.monotonic() - self._began, done_bytes, total_bytes) if done_bytes else ""
+                self._bar.update(self._task, completed=done_bytes, total=total_bytes or None, counted=counted)
 
     def warn(self, what: str) -> None:
         """See `Progress.warn`."""
@@ -167,4 +171,7 @@ class TerminalProgress:
         self._print(f"{self._what}: {f'{figures.size(self._done_bytes)}, ' if self._done_bytes else ''}{spent}", "dim")
 
     def _print(self, line: str, style: str) -> None:
-        self._bar.console.print(line, style=style, markup=False, highlight=False)
+        from rich.text import Text
+
+        # The style belongs to the line, not to the live line that is drawn anew below it.
+        self._bar.console.print(Text(line, style=style))

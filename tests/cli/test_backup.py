@@ -12,6 +12,7 @@ from bbr.demo.keyspace import Keyspace, apply_changes
 from bbr.etcd.write import put
 from bbr.repository.state import State
 from bbr.servers.etcd import EtcdServers, start_etcd
+from bbr.servers.minio import MinioServer
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Bbr
@@ -154,3 +155,24 @@ def test_what_is_wrong_with_a_manifest_is_a_warning_of_list(bbr: Bbr, repository
     assert said.json["backups"] == []
     assert manifest.name in said.json["findings"][0]["message"]
     assert said.err.startswith("warning: ")
+
+
+def test_a_real_minio_takes_credentials_from_the_environment_only(
+    bbr: Bbr, here: Path, etcd: EtcdServers, minio_server: MinioServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    minio_server.create_bucket("bbr-cli")
+    place = ("--repo", f"minio+{minio_server.endpoint}/bbr-cli/clusters", "--state-dir", "state")
+    monkeypatch.setenv("MINIO_ACCESS_KEY", minio_server.access_key)
+    monkeypatch.setenv("MINIO_SECRET_KEY", "wrong")
+    assert bbr("init", *place, "--keys-dir", "keys", "--writer", "m1").code == 1
+    assert not (here / "keys").exists()
+    monkeypatch.setenv("MINIO_SECRET_KEY", minio_server.secret_key)
+    made = bbr("init", *place, "--keys-dir", "keys", "--writer", "m1", "-o", "json")
+    assert made.code == 0, made.err
+    assert made.json["store"]["conditional_create"] is True
+    flags = ("--writer-key", "keys/writer-m1.key", "--cluster", "prod", "--endpoints", etcd.endpoints[0])
+    assert bbr("backup", *place, *flags).code == 0
+    assert bbr("verify", "latest", *place).code == 0
+    checks = {one["name"]: one["detail"] for one in bbr("doctor", *place, "-o", "json").json["checks"]}
+    assert checks["store: versions"] == "off"
+    assert checks["store: lifecycle rules"] == "none"

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
+from bbr import errors
 from bbr.cli.config import ConfigFile, EtcdSection, read_config
 from bbr.cli.main import COMMANDS, cli
 
@@ -98,8 +99,6 @@ def test_the_configuration_that_the_page_shows_is_one(tmp_path: Path) -> None:
 
 
 def test_every_exit_code_is_in_the_table() -> None:
-    from bbr import errors
-
     codes = {
         one.exit_code for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.BbrError)
     }

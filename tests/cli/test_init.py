@@ -29,7 +29,8 @@ def test_it_makes_two_recovery_identities_and_a_writer_key_that_pin_the_reposito
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     identities = [read_identities(here / "keys" / f"recovery-{number}.txt") for number in (1, 2)]
     writer = read_writer_key(here / "keys" / "writer-m1.key")
-    assert {file.pin.repository_id for file in (*identities, writer) if file.pin} == {made["repository_id"]}
+    pins = [writer.pin, *(file.pin for file in identities)]
+    assert {pin.repository_id for pin in pins if pin} == {made["repository_id"]}
     assert files["recovery-1.txt"]["public"] == identities[0].identities[0].recipient
     assert files["writer-m1.key"]["public"] == writer.key.key_id
     assert made["store"]["conditional_create"] is True

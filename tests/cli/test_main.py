@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import click
 import pytest
 
-import bbr.cli.main as program
 from bbr import __version__, errors
 from bbr.cli.main import COMMANDS, run
 from bbr.cli.options import output_options
@@ -107,8 +107,9 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def command(output: object) -> None:
         raise error
 
-    monkeypatch.setattr(program.importlib, "import_module", lambda name: sys.modules[__name__])
-    monkeypatch.setattr(sys.modules[__name__], "command", command, raising=False)
+    module = ModuleType("bbr.cli.list")
+    monkeypatch.setattr(module, "command", command, raising=False)
+    monkeypatch.setitem(sys.modules, "bbr.cli.list", module)
 
 
 ERRORS = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.BbrError)]
@@ -152,15 +153,17 @@ def test_ctrl_c_ends_with_130_and_one_line(bbr: Bbr, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_from_outside_cleans_up_and_ends_with_130(number: signal.Signals) -> None:
     code = (
-        "import click, bbr.cli.main as m, types, threading\n"
+        "import click, sys, threading, types\n"
+        "from bbr.cli.main import main\n"
         "@click.command('list')\n"
         "def command():\n"
         "    try:\n"
         "        print('begun', flush=True); threading.Event().wait(60)\n"
         "    finally:\n"
         "        print('cleaned up', flush=True)\n"
-        "m.importlib = types.SimpleNamespace(import_module=lambda name: types.SimpleNamespace(command=command))\n"
-        "m.main()"
+        "sys.modules['bbr.cli.list'] = types.ModuleType('bbr.cli.list')\n"
+        "sys.modules['bbr.cli.list'].command = command\n"
+        "main()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT

@@ -91,7 +91,7 @@ def test_a_host_that_is_no_master_is_told_what_to_give(tmp_path: Path, monkeypat
 
 
 def test_a_folder_that_was_named_and_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="kube-apiserver.yaml"):
+    with pytest.raises(UsageError, match=r"kube-apiserver\.yaml"):
         find_sources(access(manifests=tmp_path / "none"), Config())
 
 
