@@ -87,7 +87,7 @@ def run(
         why_base = (
             "a new generation was asked for"
             if request.new_generation
-            else why_new_generation(cache, taken, began=began, epoch=trusted.root.epoch.id)
+            else why_new_generation(cache, taken, began=began, epoch=trusted.root.epoch.id, is_known=head is not None)
         )
         chain = None if why_base else cache
         place = place_run(request.cluster, nonce, began=began, writer=key.key_id, chain=chain)

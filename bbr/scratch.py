@@ -69,7 +69,7 @@ def _try_lock(folder: Path) -> int | None:
     """An open, locked descriptor of the folder's lock file; None when another run holds it, or the folder is gone."""
     try:
         descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):  # gone, none of ours, or another user's
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

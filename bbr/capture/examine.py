@@ -42,6 +42,9 @@ def examine(snapshot: Snapshot, source: EtcdClient, *, seed: int, compare: bool)
     compact = max(answer.compact_revision, finished)
     own = scanned.hash_kv if compact == finished else hash_kv(snapshot.reader, snapshot.revision, compact)
     if own != answer.hash:
+        # Once compacted past this revision, etcd answers with the hash of that compaction instead (its hashStorage).
+        if source.hash_kv(0).compact_revision >= snapshot.revision:
+            raise EtcdCompacted(f"{source.endpoint} compacted past revision {snapshot.revision} while it was read")
         raise HashMismatch(
             f"the snapshot that {source.endpoint} sent has HashKV {own} at revision {snapshot.revision}, "
             f"the server itself answers {answer.hash}",

@@ -28,10 +28,19 @@ class Place:
     nonce: str
 
 
-def why_new_generation(cache: Cache | None, taken: Sequence[Taken], *, began: datetime, epoch: str) -> str:
-    """Why a run that began at ``began`` (store time) cannot go on where this writer left off; empty when it can."""
+def why_new_generation(
+    cache: Cache | None, taken: Sequence[Taken], *, began: datetime, epoch: str, is_known: bool
+) -> str:
+    """Why a run that began at ``began`` (store time) cannot go on where this writer left off; empty when it can.
+
+    ``is_known``: the repository has a backup by this writer.
+    """
     if cache is None:
-        return "this host does not remember the writer's newest backup in the repository"
+        return (
+            "this host does not remember the writer's newest backup in the repository"
+            if is_known
+            else "it is the first"
+        )
     if cache.epoch != epoch:
         return "the repository has a new epoch"
     if began > cache.opened + GENERATION_TERM - TERM_MARGIN:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bbr.capture.cache import Cache, Live
-from bbr.capture.etcd import Capture, capture_etcd
+from bbr.capture.etcd import DEFAULT_PREFIX, Capture, capture_etcd
 from bbr.capture.examine import Examined, examine
 from bbr.capture.increment import Difference, HistoryDiffers, difference
 from bbr.errors import EtcdCompacted, EtcdError
@@ -23,11 +23,15 @@ SNAPSHOT_TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One etcd of the cluster: its name in backups ("main", "events"), and how its members are reached."""
+    """One etcd of the cluster: its name in backups ("main", "events"), and how its members are reached.
+
+    ``prefix`` is kube-apiserver's ``--etcd-prefix``, under which the cluster's own identity is found.
+    """
 
     name: str
     endpoints: tuple[str, ...]
     credentials: Credentials
+    prefix: str = DEFAULT_PREFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,7 @@ def _take(
             path,
             compare=caution.compare,
             accept_disagreement=caution.accept_disagreement,
+            prefix=source.prefix,
             progress=progress,
         )
         snapshot = opened.enter_context(Snapshot.open(path))

@@ -54,6 +54,7 @@ class EtcdSection(_Strict):
     key_file: Text | None = None
     username: Text | None = None
     password_file: Text | None = None
+    prefix: Text = "/registry"
 
 
 class ConfigFile(_Strict):
@@ -82,6 +83,7 @@ class EtcdSettings:
     key_file: Path | None = None
     username: str = ""
     password_file: Path | None = None
+    prefix: str = "/registry"
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +246,7 @@ def _config(path: Path, file: ConfigFile) -> Config:
                     key_file=beside(section.key_file),
                     username=section.username or "",
                     password_file=beside(section.password_file),
+                    prefix=section.prefix,
                 ),
             )
 

@@ -38,7 +38,7 @@ def find_sources(access: EtcdAccess, config: Config) -> Found:
     Raises `UsageError` when none of them names one, or a file is not to be read; `KeyRefused` for an exposed password.
     """
     settings, told_by = _settings(access, config)
-    sources = tuple(Source(name, one.endpoints, credentials(one)) for name, one in settings.items())
+    sources = tuple(Source(name, one.endpoints, credentials(one), one.prefix) for name, one in settings.items())
     secrets = [file for one in settings.values() for file in (one.key_file, one.password_file) if file is not None]
     return Found(sources, told_by, tuple(dict.fromkeys(secrets)), told_by.startswith("kubeadm"))
 
@@ -89,7 +89,7 @@ def _settings(access: EtcdAccess, config: Config) -> tuple[dict[str, EtcdSetting
 
 def _discovered(folder: Path) -> Iterator[tuple[str, EtcdSettings]]:
     for name, one in kubeadm.discover(folder).items():
-        yield name, EtcdSettings(one.endpoints, one.ca_file, one.certificate_file, one.key_file)
+        yield name, EtcdSettings(one.endpoints, one.ca_file, one.certificate_file, one.key_file, prefix=one.prefix)
 
 
 def _pem(path: Path | None) -> bytes | None:

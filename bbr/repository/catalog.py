@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 
@@ -18,7 +18,7 @@ from bbr.progress import Progress, Silent
 from bbr.repository import names
 from bbr.repository.acceptance import CLOCK_TOLERANCE, Acceptance
 from bbr.repository.backups import Backup, Finding
-from bbr.repository.chains import Parents, chain_findings, heads, unrestorable
+from bbr.repository.chains import Parents, chain_findings, chain_places, heads, unrestorable
 from bbr.repository.envelope import Envelope, Signature, decode_envelope, encode_envelope
 from bbr.repository.manifest import MANIFEST_LIMIT_BYTES, PAYLOAD_TYPE, recall_manifest
 from bbr.repository.manifest_cache import ManifestCache, Row
@@ -43,7 +43,9 @@ class Catalog:
     """What `load` found. ``backups`` are in the order of their times, newest last."""
 
     def __init__(self, backups: Iterable[Backup], findings: Iterable[Finding], acceptance: Acceptance) -> None:
-        self.backups: tuple[Backup, ...] = tuple(sorted(backups, key=_age))
+        listed = list(backups)
+        places = chain_places(listed)
+        self.backups: tuple[Backup, ...] = tuple(sorted(listed, key=lambda one: _age(one, places)))
         self._parents = Parents(self.backups)
         self._heads = heads(self.backups)
         self._doubts = {
@@ -261,9 +263,9 @@ def _row(entry: Entry, body: bytes, sha256: str, root: str) -> Row:
     return Row(entry.name, entry.size_bytes, root, sha256, envelope.payload, signature.key_id, signature.value)
 
 
-def _age(backup: Backup) -> tuple[datetime, int, str]:
-    manifest = backup.manifest
-    return manifest.time, manifest.sequence, manifest.backup_id
+def _age(backup: Backup, places: Mapping[str, int]) -> tuple[datetime, int, str]:
+    """Times have whole seconds; within one, the writer's chain knows the order."""
+    return backup.manifest.time, places[backup.sha256], backup.manifest.backup_id
 
 
 def _time_findings(backups: Sequence[Backup], doubts: Iterable[str]) -> list[Finding]:

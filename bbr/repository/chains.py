@@ -30,6 +30,21 @@ def chain_findings(backups: Sequence[Backup]) -> list[Finding]:
     return findings
 
 
+def chain_places(backups: Sequence[Backup]) -> dict[str, int]:
+    """For each manifest, by its hash, how many of its writer's come before it, as far as they are here."""
+    previous = {backup.sha256: backup.manifest.previous for backup in backups}
+    places: dict[str, int] = {}
+    for backup in backups:
+        # A manifest holds the hash of the one before it, so there is no way to make a ring of them.
+        way = [backup.sha256]
+        while (before := previous[way[-1]]) in previous and before not in places:
+            way.append(before)
+        start = places[before] + 1 if before in places else 0
+        for place, sha256 in enumerate(reversed(way), start):
+            places.setdefault(sha256, place)
+    return places
+
+
 def heads(backups: Iterable[Backup]) -> dict[tuple[str, str], Backup]:
     """The end of each chain, by (cluster, writer): what no other names as its previous; the newest where it forks.
 
