@@ -123,7 +123,7 @@ def _merge(base: BoltReader, changes: Collapsed, path: Path) -> None:
 
 def _merge_leaf(writer: BoltWriter, leaf: Leaf, pending: _Pending) -> None:
     image = leaf.image
-    for key_start, value_start, value_end in leaf.elements():
+    for key_start, value_start, value_end in leaf.places():
         key = bytes(image[key_start:value_start])
         pending.write_below(writer, key)
         if not pending.remove(key):

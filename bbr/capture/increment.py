@@ -78,7 +78,7 @@ def added_records(reader: BoltReader, added: Sequence[int]) -> Iterator[tuple[me
         end = bisect_left(added, first + leaf.count, lo=taken)
         if end > taken:
             wanted = {added[at] - first for at in range(taken, end)}
-            for place, (key_start, value_start, value_end) in enumerate(leaf.elements()):
+            for place, (key_start, value_start, value_end) in enumerate(leaf.places()):
                 if place in wanted:
                     yield leaf.image[key_start:value_start], leaf.image[value_start:value_end]
             taken = end

@@ -1,8 +1,9 @@
 """A snapshot stream into a file, with its trailing hash checked by the time that the stream ends.
 
-The stream and its hash want a core each. So a second thread reads back what was just written, out of the page cache, in
-pieces large enough that the interpreter's lock does not matter (hashlib gives it up). Measured with 1.26 GB: over a
-network or TLS the hash costs no time; with the server on the same two busy cores it costs its 0.5 s, as inline.
+The hash runs in a second thread, which reads back what was just written, out of the page cache, in pieces large enough
+that the interpreter's lock does not matter (hashlib gives it up). Measured on two cores that the server shares: 0.75 s
+of CPU per GB; the stream falls from 560 to 505 MB/s. Hashed in the stream's own loop it falls to 430, with the file read
+once more afterwards to 400.
 """
 
 from __future__ import annotations

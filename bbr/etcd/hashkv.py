@@ -13,9 +13,11 @@ the compaction is not finished in this file, every key has to be looked at.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from google_crc32c import extend, value
 
-from bbr.etcd.bolt.read import BoltReader, Leaf
+from bbr.etcd.bolt.read import BoltReader
 from bbr.etcd.mvcc import KEY_BUCKET, META_BUCKET, REVISION_BYTES, RevisionKey, record_key
 
 
@@ -23,16 +25,33 @@ def hash_kv(reader: BoltReader, revision: int, compact_revision: int) -> int:
     """The HashKV at ``revision`` with everything to ``compact_revision`` compacted; below 1 means nothing was."""
     hasher = Hasher(reader, revision, compact_revision)
     for leaf in reader.leaves(KEY_BUCKET):
-        image = leaf.image
-        places = list(leaf.elements())
-        keys = [record_key(image[start:end]) for _, start, end in places] if hasher.wants_keys(leaf) else None
-        if not hasher.add(leaf, places, keys):
+        page = Page(leaf.image, leaf.places())
+        if hasher.wants_keys(page):
+            page.keys = [record_key(leaf.image[start:end]) for _, start, end in page.places]
+        if not hasher.add(page):
             break
     return hasher.value
 
 
+@dataclass(slots=True)
+class Page:
+    """A leaf page and the places of its elements; ``keys`` are their etcd keys, empty where nobody needs them."""
+
+    image: memoryview
+    places: list[tuple[int, int, int]]
+    keys: list[bytes] = field(default_factory=list)
+    first: bytes = b""
+    last: bytes = b""
+
+    def __post_init__(self) -> None:
+        """Take the first and the last key, once."""
+        (first_start, first_end, _), (last_start, last_end, _) = self.places[0], self.places[-1]
+        self.first = bytes(self.image[first_start:first_end])
+        self.last = bytes(self.image[last_start:last_end])
+
+
 class Hasher:
-    """HashKV on the way: `add` every leaf of bucket ``key`` in order, then take ``value``.
+    """HashKV on the way: `add` every page of bucket ``key`` in order, then take ``value``.
 
     ``changed`` holds the etcd keys with a record above the compact revision and at most ``revision``.
     """
@@ -46,38 +65,34 @@ class Hasher:
         self.changed = _changed(reader, self._beyond, self._above) if compact_revision > 0 else set[bytes]()
         self._newest = None if _is_compacted(reader, compact_revision) else _newest(reader, self._beyond)
 
-    def wants_keys(self, leaf: Leaf) -> bool:
+    def wants_keys(self, page: Page) -> bool:
         """Whether `add` needs the etcd keys of this page."""
-        return leaf.first_key < self._beyond
+        return page.first < self._beyond
 
-    def add(self, leaf: Leaf, places: list[tuple[int, int, int]], keys: list[bytes] | None) -> bool:
-        """The next page: its elements, and the etcd key of each. False once a page lies above the revision."""
-        if leaf.first_key >= self._above:
+    def add(self, page: Page) -> bool:
+        """The next page. False once it lies above the revision: what follows does not count."""
+        if page.first >= self._above:
             return False
-        if keys is None or leaf.first_key >= self._beyond:
-            whole = leaf.last_key < self._above
+        if page.last < self._above and (page.first >= self._beyond or self.all_newest(page)):
+            self.value = _page_crc(self.value, page)
         else:
-            whole = self.all_newest(leaf, keys)
-        if whole:
-            self.value = _leaf_crc(self.value, leaf, places)
-        else:
-            self._add_records(leaf, places, keys)
+            self._add_records(page)
         return True
 
-    def all_newest(self, leaf: Leaf, keys: list[bytes]) -> bool:
+    def all_newest(self, page: Page) -> bool:
         """Whether each record of this page is surely its key's newest, and lies below the compact revision.
 
         True for nearly every page: no key of it was changed since, and the compaction has removed what was older.
         """
-        return self._newest is None and leaf.last_key[:8] < self._border and self.changed.isdisjoint(keys)
+        return self._newest is None and page.last[:8] < self._border and self.changed.isdisjoint(page.keys)
 
-    def _add_records(self, leaf: Leaf, places: list[tuple[int, int, int]], keys: list[bytes] | None) -> None:
-        image = leaf.image
-        for index, (key_start, value_start, value_end) in enumerate(places):
+    def _add_records(self, page: Page) -> None:
+        image = page.image
+        for index, (key_start, value_start, value_end) in enumerate(page.places):
             own = bytes(image[key_start:value_start])
             if own >= self._above:
                 break
-            if keys is not None and own < self._beyond and not self._counts(own, keys[index]):
+            if own < self._beyond and not self._counts(own, page.keys[index]):
                 continue
             self.value = int(extend(self.value, bytes(image[key_start:value_end])))
 
@@ -95,7 +110,7 @@ def _changed(reader: BoltReader, beyond: bytes, above: bytes) -> set[bytes]:
         if leaf.first_key >= above:
             break
         image = leaf.image
-        for key_start, value_start, value_end in leaf.elements():
+        for key_start, value_start, value_end in leaf.places():
             if beyond <= bytes(image[key_start:value_start]) < above:
                 changed.add(record_key(image[value_start:value_end]))
     return changed
@@ -120,11 +135,12 @@ def _newest(reader: BoltReader, beyond: bytes) -> dict[bytes, bytes]:
     return newest
 
 
-def _leaf_crc(crc: int, leaf: Leaf, places: list[tuple[int, int, int]]) -> int:
+def _page_crc(crc: int, page: Page) -> int:
     """Every record of a page: as one run where they lie back to back, as bbolt writes them."""
+    places = page.places
     start, end = places[0][0], places[-1][2]
-    if end - start == sum(value_end - key_start for key_start, _, value_end in places):
-        return int(extend(crc, bytes(leaf.image[start:end])))
+    if end - start == sum([value_end - key_start for key_start, _, value_end in places]):
+        return int(extend(crc, bytes(page.image[start:end])))
     for key_start, _, value_end in places:
-        crc = int(extend(crc, bytes(leaf.image[key_start:value_end])))
+        crc = int(extend(crc, bytes(page.image[key_start:value_end])))
     return crc

@@ -101,7 +101,10 @@ def record_key(value: bytes | memoryview) -> bytes:
         return b""
     if value[0] != _KEY_TAG:
         raise SnapshotDamaged("a record does not begin with its key")
-    size, at = _read_varint(value, 1)
+    if len(value) > 1 and value[1] < 0x80:  # nearly every key: shorter than 128 bytes
+        size, at = value[1], 2
+    else:
+        size, at = _read_varint(value, 1)
     if at + size > len(value):
         raise SnapshotDamaged("a record is cut")
     return bytes(value[at : at + size])

@@ -4,90 +4,95 @@
 # source: bbr/etcd/rpc.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
-_runtime_version.ValidateProtobufRuntimeVersion(_runtime_version.Domain.PUBLIC, 7, 35, 1, "", "bbr/etcd/rpc.proto")
+_runtime_version.ValidateProtobufRuntimeVersion(
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'bbr/etcd/rpc.proto'
+)
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x12\x62\x62r/etcd/rpc.proto\x12\x08\x62\x62r.etcd"\\\n\x0eResponseHeader\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x11\n\tmember_id\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x11\n\traft_term\x18\x04 \x01(\x04"u\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x17\n\x0f\x63reate_revision\x18\x02 \x01(\x03\x12\x14\n\x0cmod_revision\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\r\n\x05value\x18\x05 \x01(\x0c\x12\r\n\x05lease\x18\x06 \x01(\x03"\x8c\x01\n\x0cRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\x03\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x14\n\x0cserializable\x18\x07 \x01(\x08\x12\x11\n\tkeys_only\x18\x08 \x01(\x08\x12\x12\n\ncount_only\x18\t \x01(\x08"w\n\rRangeResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bbr.etcd.ResponseHeader\x12\x1f\n\x03kvs\x18\x02 \x03(\x0b\x32\x12.bbr.etcd.KeyValue\x12\x0c\n\x04more\x18\x03 \x01(\x08\x12\r\n\x05\x63ount\x18\x04 \x01(\x03"7\n\nPutRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\r\n\x05lease\x18\x03 \x01(\x03"7\n\x0bPutResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bbr.etcd.ResponseHeader"4\n\x12\x44\x65leteRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c"P\n\x13\x44\x65leteRangeResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bbr.etcd.ResponseHeader\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x03"\xb2\x01\n\tRequestOp\x12/\n\rrequest_range\x18\x01 \x01(\x0b\x32\x16.bbr.etcd.RangeRequestH\x00\x12+\n\x0brequest_put\x18\x02 \x01(\x0b\x32\x14.bbr.etcd.PutRequestH\x00\x12<\n\x14request_delete_range\x18\x03 \x01(\x0b\x32\x1c.bbr.etcd.DeleteRangeRequestH\x00\x42\t\n\x07request"2\n\nTxnRequest\x12$\n\x07success\x18\x02 \x03(\x0b\x32\x13.bbr.etcd.RequestOp"J\n\x0bTxnResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bbr.etcd.ResponseHeader\x12\x11\n\tsucceeded\x18\x02 \x01(\x08"7\n\x11\x43ompactionRequest\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x10\n\x08physical\x18\x02 \x01(\x08">\n\x12\x43ompactionResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bbr.etcd.ResponseHeader",\n\x11LeaseGrantRequest\x12\x0b\n\x03ttl\x18\x01 \x01(\x03\x12\n\n\x02id\x18\x02 \x01(\x03"f\n\x12LeaseGrantResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bbr.etcd.ResponseHeader\x12\n\n\x02id\x18\x02 \x01(\x03\x12\x0b\n\x03ttl\x18\x03 \x01(\x03\x12\r\n\x05\x65rror\x18\x04 \x01(\t"^\n\x06Member\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tpeer_urls\x18\x03 \x03(\t\x12\x13\n\x0b\x63lient_urls\x18\x04 \x03(\t\x12\x12\n\nis_learner\x18\x05 \x01(\x08")\n\x11MemberListRequest\x12\x14\n\x0clinearizable\x18\x01 \x01(\x08"a\n\x12MemberListResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bbr.etcd.ResponseHeader\x12!\n\x07members\x18\x02 \x03(\x0b\x32\x10.bbr.etcd.Member"\xa5\x01\n\x0c\x41larmRequest\x12-\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x1d.bbr.etcd.AlarmRequest.Action\x12\x11\n\tmember_id\x18\x02 \x01(\x04\x12"\n\x05\x61larm\x18\x03 \x01(\x0e\x32\x13.bbr.etcd.AlarmType"/\n\x06\x41\x63tion\x12\x07\n\x03GET\x10\x00\x12\x0c\n\x08\x41\x43TIVATE\x10\x01\x12\x0e\n\nDEACTIVATE\x10\x02"D\n\x0b\x41larmMember\x12\x11\n\tmember_id\x18\x01 \x01(\x04\x12"\n\x05\x61larm\x18\x02 \x01(\x0e\x32\x13.bbr.etcd.AlarmType"`\n\rAlarmResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bbr.etcd.ResponseHeader\x12%\n\x06\x61larms\x18\x02 \x03(\x0b\x32\x15.bbr.etcd.AlarmMember"\x0f\n\rStatusRequest"\x84\x02\n\x0eStatusResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bbr.etcd.ResponseHeader\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x62_size\x18\x03 \x01(\x03\x12\x0e\n\x06leader\x18\x04 \x01(\x04\x12\x12\n\nraft_index\x18\x05 \x01(\x04\x12\x11\n\traft_term\x18\x06 \x01(\x04\x12\x1a\n\x12raft_applied_index\x18\x07 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x08 \x03(\t\x12\x16\n\x0e\x64\x62_size_in_use\x18\t \x01(\x03\x12\x12\n\nis_learner\x18\n \x01(\x08\x12\x17\n\x0fstorage_version\x18\x0b \x01(\t"\x13\n\x11\x44\x65\x66ragmentRequest">\n\x12\x44\x65\x66ragmentResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bbr.etcd.ResponseHeader"!\n\rHashKVRequest\x12\x10\n\x08revision\x18\x01 \x01(\x03"b\n\x0eHashKVResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bbr.etcd.ResponseHeader\x12\x0c\n\x04hash\x18\x02 \x01(\r\x12\x18\n\x10\x63ompact_revision\x18\x03 \x01(\x03"\x11\n\x0fSnapshotRequest"5\n\x13\x41uthenticateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t"O\n\x14\x41uthenticateResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bbr.etcd.ResponseHeader\x12\r\n\x05token\x18\x02 \x01(\t*/\n\tAlarmType\x12\x08\n\x04NONE\x10\x00\x12\x0b\n\x07NOSPACE\x10\x01\x12\x0b\n\x07\x43ORRUPT\x10\x02\x62\x06proto3'
-)
+
+
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12\x62\x62r/etcd/rpc.proto\x12\x08\x62\x62r.etcd\"\\\n\x0eResponseHeader\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x11\n\tmember_id\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x11\n\traft_term\x18\x04 \x01(\x04\"u\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x17\n\x0f\x63reate_revision\x18\x02 \x01(\x03\x12\x14\n\x0cmod_revision\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\r\n\x05value\x18\x05 \x01(\x0c\x12\r\n\x05lease\x18\x06 \x01(\x03\"\x8c\x01\n\x0cRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\x03\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x14\n\x0cserializable\x18\x07 \x01(\x08\x12\x11\n\tkeys_only\x18\x08 \x01(\x08\x12\x12\n\ncount_only\x18\t \x01(\x08\"w\n\rRangeResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bbr.etcd.ResponseHeader\x12\x1f\n\x03kvs\x18\x02 \x03(\x0b\x32\x12.bbr.etcd.KeyValue\x12\x0c\n\x04more\x18\x03 \x01(\x08\x12\r\n\x05\x63ount\x18\x04 \x01(\x03\"7\n\nPutRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\r\n\x05lease\x18\x03 \x01(\x03\"7\n\x0bPutResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bbr.etcd.ResponseHeader\"4\n\x12\x44\x65leteRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\"P\n\x13\x44\x65leteRangeResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bbr.etcd.ResponseHeader\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x03\"\xb2\x01\n\tRequestOp\x12/\n\rrequest_range\x18\x01 \x01(\x0b\x32\x16.bbr.etcd.RangeRequestH\x00\x12+\n\x0brequest_put\x18\x02 \x01(\x0b\x32\x14.bbr.etcd.PutRequestH\x00\x12<\n\x14request_delete_range\x18\x03 \x01(\x0b\x32\x1c.bbr.etcd.DeleteRangeRequestH\x00\x42\t\n\x07request\"2\n\nTxnRequest\x12$\n\x07success\x18\x02 \x03(\x0b\x32\x13.bbr.etcd.RequestOp\"J\n\x0bTxnResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bbr.etcd.ResponseHeader\x12\x11\n\tsucceeded\x18\x02 \x01(\x08\"7\n\x11\x43ompactionRequest\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x10\n\x08physical\x18\x02 \x01(\x08\">\n\x12\x43ompactionResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bbr.etcd.ResponseHeader\",\n\x11LeaseGrantRequest\x12\x0b\n\x03ttl\x18\x01 \x01(\x03\x12\n\n\x02id\x18\x02 \x01(\x03\"f\n\x12LeaseGrantResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bbr.etcd.ResponseHeader\x12\n\n\x02id\x18\x02 \x01(\x03\x12\x0b\n\x03ttl\x18\x03 \x01(\x03\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"^\n\x06Member\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tpeer_urls\x18\x03 \x03(\t\x12\x13\n\x0b\x63lient_urls\x18\x04 \x03(\t\x12\x12\n\nis_learner\x18\x05 \x01(\x08\")\n\x11MemberListRequest\x12\x14\n\x0clinearizable\x18\x01 \x01(\x08\"a\n\x12MemberListResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bbr.etcd.ResponseHeader\x12!\n\x07members\x18\x02 \x03(\x0b\x32\x10.bbr.etcd.Member\"\xa5\x01\n\x0c\x41larmRequest\x12-\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x1d.bbr.etcd.AlarmRequest.Action\x12\x11\n\tmember_id\x18\x02 \x01(\x04\x12\"\n\x05\x61larm\x18\x03 \x01(\x0e\x32\x13.bbr.etcd.AlarmType\"/\n\x06\x41\x63tion\x12\x07\n\x03GET\x10\x00\x12\x0c\n\x08\x41\x43TIVATE\x10\x01\x12\x0e\n\nDEACTIVATE\x10\x02\"D\n\x0b\x41larmMember\x12\x11\n\tmember_id\x18\x01 \x01(\x04\x12\"\n\x05\x61larm\x18\x02 \x01(\x0e\x32\x13.bbr.etcd.AlarmType\"`\n\rAlarmResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bbr.etcd.ResponseHeader\x12%\n\x06\x61larms\x18\x02 \x03(\x0b\x32\x15.bbr.etcd.AlarmMember\"\x0f\n\rStatusRequest\"\x84\x02\n\x0eStatusResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bbr.etcd.ResponseHeader\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x62_size\x18\x03 \x01(\x03\x12\x0e\n\x06leader\x18\x04 \x01(\x04\x12\x12\n\nraft_index\x18\x05 \x01(\x04\x12\x11\n\traft_term\x18\x06 \x01(\x04\x12\x1a\n\x12raft_applied_index\x18\x07 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x08 \x03(\t\x12\x16\n\x0e\x64\x62_size_in_use\x18\t \x01(\x03\x12\x12\n\nis_learner\x18\n \x01(\x08\x12\x17\n\x0fstorage_version\x18\x0b \x01(\t\"\x13\n\x11\x44\x65\x66ragmentRequest\">\n\x12\x44\x65\x66ragmentResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bbr.etcd.ResponseHeader\"!\n\rHashKVRequest\x12\x10\n\x08revision\x18\x01 \x01(\x03\"b\n\x0eHashKVResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bbr.etcd.ResponseHeader\x12\x0c\n\x04hash\x18\x02 \x01(\r\x12\x18\n\x10\x63ompact_revision\x18\x03 \x01(\x03\"\x11\n\x0fSnapshotRequest\"5\n\x13\x41uthenticateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"O\n\x14\x41uthenticateResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bbr.etcd.ResponseHeader\x12\r\n\x05token\x18\x02 \x01(\t*/\n\tAlarmType\x12\x08\n\x04NONE\x10\x00\x12\x0b\n\x07NOSPACE\x10\x01\x12\x0b\n\x07\x43ORRUPT\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "bbr.etcd.rpc_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bbr.etcd.rpc_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_ALARMTYPE"]._serialized_start = 2568
-    _globals["_ALARMTYPE"]._serialized_end = 2615
-    _globals["_RESPONSEHEADER"]._serialized_start = 32
-    _globals["_RESPONSEHEADER"]._serialized_end = 124
-    _globals["_KEYVALUE"]._serialized_start = 126
-    _globals["_KEYVALUE"]._serialized_end = 243
-    _globals["_RANGEREQUEST"]._serialized_start = 246
-    _globals["_RANGEREQUEST"]._serialized_end = 386
-    _globals["_RANGERESPONSE"]._serialized_start = 388
-    _globals["_RANGERESPONSE"]._serialized_end = 507
-    _globals["_PUTREQUEST"]._serialized_start = 509
-    _globals["_PUTREQUEST"]._serialized_end = 564
-    _globals["_PUTRESPONSE"]._serialized_start = 566
-    _globals["_PUTRESPONSE"]._serialized_end = 621
-    _globals["_DELETERANGEREQUEST"]._serialized_start = 623
-    _globals["_DELETERANGEREQUEST"]._serialized_end = 675
-    _globals["_DELETERANGERESPONSE"]._serialized_start = 677
-    _globals["_DELETERANGERESPONSE"]._serialized_end = 757
-    _globals["_REQUESTOP"]._serialized_start = 760
-    _globals["_REQUESTOP"]._serialized_end = 938
-    _globals["_TXNREQUEST"]._serialized_start = 940
-    _globals["_TXNREQUEST"]._serialized_end = 990
-    _globals["_TXNRESPONSE"]._serialized_start = 992
-    _globals["_TXNRESPONSE"]._serialized_end = 1066
-    _globals["_COMPACTIONREQUEST"]._serialized_start = 1068
-    _globals["_COMPACTIONREQUEST"]._serialized_end = 1123
-    _globals["_COMPACTIONRESPONSE"]._serialized_start = 1125
-    _globals["_COMPACTIONRESPONSE"]._serialized_end = 1187
-    _globals["_LEASEGRANTREQUEST"]._serialized_start = 1189
-    _globals["_LEASEGRANTREQUEST"]._serialized_end = 1233
-    _globals["_LEASEGRANTRESPONSE"]._serialized_start = 1235
-    _globals["_LEASEGRANTRESPONSE"]._serialized_end = 1337
-    _globals["_MEMBER"]._serialized_start = 1339
-    _globals["_MEMBER"]._serialized_end = 1433
-    _globals["_MEMBERLISTREQUEST"]._serialized_start = 1435
-    _globals["_MEMBERLISTREQUEST"]._serialized_end = 1476
-    _globals["_MEMBERLISTRESPONSE"]._serialized_start = 1478
-    _globals["_MEMBERLISTRESPONSE"]._serialized_end = 1575
-    _globals["_ALARMREQUEST"]._serialized_start = 1578
-    _globals["_ALARMREQUEST"]._serialized_end = 1743
-    _globals["_ALARMREQUEST_ACTION"]._serialized_start = 1696
-    _globals["_ALARMREQUEST_ACTION"]._serialized_end = 1743
-    _globals["_ALARMMEMBER"]._serialized_start = 1745
-    _globals["_ALARMMEMBER"]._serialized_end = 1813
-    _globals["_ALARMRESPONSE"]._serialized_start = 1815
-    _globals["_ALARMRESPONSE"]._serialized_end = 1911
-    _globals["_STATUSREQUEST"]._serialized_start = 1913
-    _globals["_STATUSREQUEST"]._serialized_end = 1928
-    _globals["_STATUSRESPONSE"]._serialized_start = 1931
-    _globals["_STATUSRESPONSE"]._serialized_end = 2191
-    _globals["_DEFRAGMENTREQUEST"]._serialized_start = 2193
-    _globals["_DEFRAGMENTREQUEST"]._serialized_end = 2212
-    _globals["_DEFRAGMENTRESPONSE"]._serialized_start = 2214
-    _globals["_DEFRAGMENTRESPONSE"]._serialized_end = 2276
-    _globals["_HASHKVREQUEST"]._serialized_start = 2278
-    _globals["_HASHKVREQUEST"]._serialized_end = 2311
-    _globals["_HASHKVRESPONSE"]._serialized_start = 2313
-    _globals["_HASHKVRESPONSE"]._serialized_end = 2411
-    _globals["_SNAPSHOTREQUEST"]._serialized_start = 2413
-    _globals["_SNAPSHOTREQUEST"]._serialized_end = 2430
-    _globals["_AUTHENTICATEREQUEST"]._serialized_start = 2432
-    _globals["_AUTHENTICATEREQUEST"]._serialized_end = 2485
-    _globals["_AUTHENTICATERESPONSE"]._serialized_start = 2487
-    _globals["_AUTHENTICATERESPONSE"]._serialized_end = 2566
+  DESCRIPTOR._loaded_options = None
+  _globals['_ALARMTYPE']._serialized_start=2568
+  _globals['_ALARMTYPE']._serialized_end=2615
+  _globals['_RESPONSEHEADER']._serialized_start=32
+  _globals['_RESPONSEHEADER']._serialized_end=124
+  _globals['_KEYVALUE']._serialized_start=126
+  _globals['_KEYVALUE']._serialized_end=243
+  _globals['_RANGEREQUEST']._serialized_start=246
+  _globals['_RANGEREQUEST']._serialized_end=386
+  _globals['_RANGERESPONSE']._serialized_start=388
+  _globals['_RANGERESPONSE']._serialized_end=507
+  _globals['_PUTREQUEST']._serialized_start=509
+  _globals['_PUTREQUEST']._serialized_end=564
+  _globals['_PUTRESPONSE']._serialized_start=566
+  _globals['_PUTRESPONSE']._serialized_end=621
+  _globals['_DELETERANGEREQUEST']._serialized_start=623
+  _globals['_DELETERANGEREQUEST']._serialized_end=675
+  _globals['_DELETERANGERESPONSE']._serialized_start=677
+  _globals['_DELETERANGERESPONSE']._serialized_end=757
+  _globals['_REQUESTOP']._serialized_start=760
+  _globals['_REQUESTOP']._serialized_end=938
+  _globals['_TXNREQUEST']._serialized_start=940
+  _globals['_TXNREQUEST']._serialized_end=990
+  _globals['_TXNRESPONSE']._serialized_start=992
+  _globals['_TXNRESPONSE']._serialized_end=1066
+  _globals['_COMPACTIONREQUEST']._serialized_start=1068
+  _globals['_COMPACTIONREQUEST']._serialized_end=1123
+  _globals['_COMPACTIONRESPONSE']._serialized_start=1125
+  _globals['_COMPACTIONRESPONSE']._serialized_end=1187
+  _globals['_LEASEGRANTREQUEST']._serialized_start=1189
+  _globals['_LEASEGRANTREQUEST']._serialized_end=1233
+  _globals['_LEASEGRANTRESPONSE']._serialized_start=1235
+  _globals['_LEASEGRANTRESPONSE']._serialized_end=1337
+  _globals['_MEMBER']._serialized_start=1339
+  _globals['_MEMBER']._serialized_end=1433
+  _globals['_MEMBERLISTREQUEST']._serialized_start=1435
+  _globals['_MEMBERLISTREQUEST']._serialized_end=1476
+  _globals['_MEMBERLISTRESPONSE']._serialized_start=1478
+  _globals['_MEMBERLISTRESPONSE']._serialized_end=1575
+  _globals['_ALARMREQUEST']._serialized_start=1578
+  _globals['_ALARMREQUEST']._serialized_end=1743
+  _globals['_ALARMREQUEST_ACTION']._serialized_start=1696
+  _globals['_ALARMREQUEST_ACTION']._serialized_end=1743
+  _globals['_ALARMMEMBER']._serialized_start=1745
+  _globals['_ALARMMEMBER']._serialized_end=1813
+  _globals['_ALARMRESPONSE']._serialized_start=1815
+  _globals['_ALARMRESPONSE']._serialized_end=1911
+  _globals['_STATUSREQUEST']._serialized_start=1913
+  _globals['_STATUSREQUEST']._serialized_end=1928
+  _globals['_STATUSRESPONSE']._serialized_start=1931
+  _globals['_STATUSRESPONSE']._serialized_end=2191
+  _globals['_DEFRAGMENTREQUEST']._serialized_start=2193
+  _globals['_DEFRAGMENTREQUEST']._serialized_end=2212
+  _globals['_DEFRAGMENTRESPONSE']._serialized_start=2214
+  _globals['_DEFRAGMENTRESPONSE']._serialized_end=2276
+  _globals['_HASHKVREQUEST']._serialized_start=2278
+  _globals['_HASHKVREQUEST']._serialized_end=2311
+  _globals['_HASHKVRESPONSE']._serialized_start=2313
+  _globals['_HASHKVRESPONSE']._serialized_end=2411
+  _globals['_SNAPSHOTREQUEST']._serialized_start=2413
+  _globals['_SNAPSHOTREQUEST']._serialized_end=2430
+  _globals['_AUTHENTICATEREQUEST']._serialized_start=2432
+  _globals['_AUTHENTICATEREQUEST']._serialized_end=2485
+  _globals['_AUTHENTICATERESPONSE']._serialized_start=2487
+  _globals['_AUTHENTICATERESPONSE']._serialized_end=2566
 # @@protoc_insertion_point(module_scope)

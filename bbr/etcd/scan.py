@@ -13,7 +13,7 @@ from itertools import compress
 
 from xxhash import xxh3_64_intdigest
 
-from bbr.etcd.hashkv import Hasher
+from bbr.etcd.hashkv import Hasher, Page
 from bbr.etcd.mvcc import KEY_BUCKET, REVISION_BYTES, record_key
 from bbr.etcd.snapshot import Snapshot
 
@@ -34,7 +34,10 @@ class Scan:
 
 
 def scan(snapshot: Snapshot, *, compact_revision: int, seed: int, group: Callable[[bytes], bytes]) -> Scan:
-    """Read every record once. ``group`` says under what a key is counted. Raises `SnapshotDamaged`."""
+    """Read every record once. ``group`` says under what a key is counted. Raises `SnapshotDamaged`.
+
+    ``group`` is asked about the part of a key up to its last slash, where it has one: there are few of those.
+    """
     revisions = bytearray()
     digests = array("Q")
     counted: Counter[bytes] = Counter()
@@ -42,17 +45,25 @@ def scan(snapshot: Snapshot, *, compact_revision: int, seed: int, group: Callabl
     hasher = Hasher(snapshot.reader, snapshot.revision, compact_revision)
     for leaf in snapshot.reader.leaves(KEY_BUCKET):
         image = leaf.image
-        places = list(leaf.elements())
-        keys = []
-        for key_start, value_start, value_end in places:
+        page = Page(image, leaf.places())
+        alive = []
+        for key_start, value_start, value_end in page.places:
             revisions += image[key_start : key_start + REVISION_BYTES]
             digests.append(xxh3_64_intdigest(image[key_start:value_end], seed))
-            keys.append(record_key(image[value_start:value_end]))
-        hasher.add(leaf, places, keys)
-        alive = [value_start - key_start == REVISION_BYTES for key_start, value_start, _ in places]
-        if hasher.all_newest(leaf, keys):
-            counted.update(map(group, compress(keys, alive)))
+            page.keys.append(record_key(image[value_start:value_end]))
+            alive.append(value_start - key_start == REVISION_BYTES)
+        hasher.add(page)
+        if hasher.all_newest(page):
+            counted.update([_parent(key) for key in compress(page.keys, alive)])
         else:  # a later record of the same key may follow
-            undecided.update(zip(keys, alive, strict=True))
-    counted.update(group(key) for key, is_alive in undecided.items() if is_alive)
-    return Scan(bytes(revisions), digests, hasher.value, dict(sorted(counted.items())))
+            undecided.update(zip(page.keys, alive, strict=True))
+    counted.update([_parent(key) for key, is_alive in undecided.items() if is_alive])
+    live: Counter[bytes] = Counter()
+    for parent, count in counted.items():
+        live[group(parent)] += count
+    return Scan(bytes(revisions), digests, hasher.value, dict(sorted(live.items())))
+
+
+def _parent(key: bytes) -> bytes:
+    """A key up to and with its last slash; the key itself when it has none."""
+    return key[: key.rfind(b"/") + 1] or key
