@@ -1,9 +1,9 @@
 """From the archive to a snapshot file: fetch a chain, merge it by revision, write a new bolt file and its trailer.
 
-Restore, verify and drills share this. A chain of a base alone gives back the very file that was taken. With increments,
-the base's leaf pages are copied whole wherever no increment touches their range, which is nearly everywhere; only the
-others are written anew. The HashKV of what was written must be the one that the signed manifest promises, or nothing
-is handed out.
+Restore, verify and drills share this. A chain of a base alone gives back the very file that was taken. With
+increments, the base's leaf pages stay where they lie wherever no increment touches their range, which is nearly
+everywhere; the others are written anew behind them, with new branches and metas. The HashKV of the result must be the
+one that the signed manifest promises, or nothing is handed out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from bbr.repository.epoch import open_epoch
 from bbr.repository.frames import REVISION_KEY_BYTES, Increment, Pair, decode
 from bbr.repository.keys import Identity
 from bbr.repository.manifest import EtcdEntry
-from bbr.repository.transfer import fetch
+from bbr.repository.transfer import Meter, fetch_into
 from bbr.scratch import scratch_folder
 from bbr.stores.store import Store
 
@@ -69,15 +69,12 @@ def rebuild(archive: Archive, backup: Backup, etcd: str, target: Path, *, progre
         base, *increments = _fetched(archive.store, entries, identity, scratch, progress)
         if increments:
             buffers = [_mapped(path) for path in increments]
-            result = scratch / "rebuilt"
             progress.step(f"merging {len(increments)} increments by revision")
             snapshot = opened.enter_context(Snapshot.open(base))
-            _merge(snapshot.reader, Collapsed.of(buffers), result)
-        else:
-            result = base
+            _merge(snapshot.reader, Collapsed.of(buffers), base)
         progress.step("checking HashKV and the trailing hash")
-        rebuilt = _checked(result, entries[-1], has_trailer=not increments)
-        _publish(result, target)
+        rebuilt = _checked(base, entries[-1], has_trailer=not increments)
+        _publish(base, target)
         return replace(rebuilt, path=target)
 
 
@@ -106,9 +103,9 @@ class Collapsed:
 
 
 def _merge(base: BoltReader, changes: Collapsed, path: Path) -> None:
-    """Write base minus removed plus added as a new bolt file, in the base's own page size."""
-    with path.open("xb", buffering=_WRITE_BUFFER_BYTES) as out:
-        writer = BoltWriter(out, page_size=base.page_size)
+    """Make the base's own file hold base minus removed plus added. Its trailing hash goes: it is another file now."""
+    with path.open("r+b", buffering=_WRITE_BUFFER_BYTES) as out:
+        writer = BoltWriter(out, onto=base)
         pending = _Pending(changes)
         for leaf in base.leaves(KEY_BUCKET):
             first, last = leaf.first_key, leaf.last_key
@@ -116,7 +113,7 @@ def _merge(base: BoltReader, changes: Collapsed, path: Path) -> None:
             if pending.reach(last):
                 _merge_leaf(writer, leaf, pending)
             else:
-                writer.add_leaf(leaf.image, first, last)
+                writer.keep_leaf(leaf, first, last)
         pending.write_rest(writer)
         writer.finish(KEY_BUCKET, changes.buckets)
 
@@ -172,16 +169,12 @@ def _fetched(
     store: Store, entries: Sequence[EtcdEntry], identity: Identity, scratch: Path, progress: Progress
 ) -> list[Path]:
     """Each entry's stream in a scratch file of its own, in order."""
-    total = sum(part.raw_bytes for entry in entries for part in entry.parts)
-    done = 0
+    meter = Meter(progress, sum(part.raw_bytes for entry in entries for part in entry.parts))
     paths = []
     for number, entry in enumerate(entries):
         path = scratch / f"stream-{number}"
         with path.open("xb") as out:
-            for raw in fetch(store, entry.parts, identity):
-                out.write(raw)
-                done += len(raw)
-                progress.advance(done, total)
+            fetch_into(store, entry.parts, identity, out.fileno(), done=meter.add)
         paths.append(path)
     return paths
 

@@ -5,11 +5,14 @@ Memory is bounded by the threads, not by the size of the backup: at most `THREAD
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
+from threading import Lock
 from typing import TypeVar
 
 from bbr.errors import BodyTooLarge, BodyWrong, NotFound, PartDamaged
@@ -82,6 +85,23 @@ def fetch(store: Store, refs: Sequence[PartRef], identity: Identity) -> Iterator
     yield from _in_order(one, ((ref,) for ref in refs))
 
 
+def fetch_into(
+    store: Store, refs: Sequence[PartRef], identity: Identity, descriptor: int, *, done: Callable[[int], None]
+) -> None:
+    """Write the parts one behind the other into an open file. Each thread puts what it opened where it belongs."""
+    starts = accumulate((ref.raw_bytes for ref in refs), initial=0)
+
+    def one(ref: PartRef, start: int) -> None:
+        raw = memoryview(open_part(read_part(store, ref), ref, identity))
+        while raw:
+            written = os.pwrite(descriptor, raw, start)
+            raw, start = raw[written:], start + written
+        done(ref.raw_bytes)
+
+    for _ in _in_order(one, zip(refs, starts, strict=False)):
+        pass
+
+
 def read_part(store: Store, ref: PartRef) -> bytes:
     """One stored part as it is. A part that is missing or too large is damage: the manifest promised it."""
     try:
@@ -102,6 +122,20 @@ def put_and_read_back(store: Store, name: str, body: bytes) -> datetime:
     return stored.time
 
 
+class Meter:
+    """Adds up what several threads have done of a step, and tells."""
+
+    def __init__(self, progress: Progress, total_bytes: int) -> None:
+        self._progress, self._total, self._lock = progress, total_bytes, Lock()
+        self.done_bytes = 0
+
+    def add(self, size_bytes: int) -> None:
+        """So much more is done."""
+        with self._lock:
+            self.done_bytes += size_bytes
+            self._progress.advance(self.done_bytes, self._total)
+
+
 class PartWriter:
     """Sends streams as the numbered parts of one run. ``time`` is the store's, at the last write."""
 
@@ -117,14 +151,10 @@ class PartWriter:
         """Seal and store the pieces. ``what`` and ``total_bytes`` are for the person who waits."""
         if what:
             self._progress.step(what)
-        before = self.raw_bytes
-
-        def done(raw_bytes: int) -> None:
-            self.raw_bytes += raw_bytes
-            self._progress.advance(self.raw_bytes - before, total_bytes)
-
-        sent = send(self._store, raw_pieces, names=self._names, recipient=self._recipient, done=done)
+        meter = Meter(self._progress, total_bytes)
+        sent = send(self._store, raw_pieces, names=self._names, recipient=self._recipient, done=meter.add)
         self.time = max([self.time, *(one.time for one in sent)])
+        self.raw_bytes += meter.done_bytes
         self.stored_bytes += sum(one.ref.size_bytes for one in sent)
         return tuple(one.ref for one in sent)
 

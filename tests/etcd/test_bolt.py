@@ -68,16 +68,20 @@ def test_values_over_1_mib_and_several_branch_levels_are_read_back(page_size: in
     assert contents(data)[b"key"] == big
 
 
-def test_leaf_pages_of_another_file_are_taken_whole() -> None:
-    big = [(b"%06d" % number, b"v" * (number % 5000)) for number in range(3000)]
-    source = BoltReader(bolt(big))
-    out = io.BytesIO()
-    writer = BoltWriter(out)
+@pytest.mark.parametrize("count", [3000, 3])
+def test_leaf_pages_of_the_file_that_is_written_onto_are_kept(count: int) -> None:
+    big = [(b"%06d" % number, b"v" * (number % 5000)) for number in range(count)]
+    before = bolt(big, {b"meta": [(b"a", b"old")], b"lease": [(b"%04d" % n, b"x" * 90) for n in range(200)]})
+    source = BoltReader(before)
+    out = io.BytesIO(before + bytes(32))
+    writer = BoltWriter(out, onto=source)
     for leaf in source.leaves(b"key"):
-        writer.add_leaf(leaf.image, leaf.first_key, leaf.last_key)
+        writer.keep_leaf(leaf, leaf.first_key, leaf.last_key)
     writer.add(b"999999", b"after")
-    writer.finish(b"key", {})
-    assert contents(out.getvalue())[b"key"] == [*big, (b"999999", b"after")]
+    size = writer.finish(b"key", {b"meta": [(b"a", b"new")]})
+    assert len(out.getvalue()) == size
+    assert contents(out.getvalue()) == {b"key": [*big, (b"999999", b"after")], b"meta": [(b"a", b"new")]}
+    assert BoltReader(out.getvalue()).txid > source.txid
 
 
 def test_leaves_from_a_key_on_skip_what_lies_before() -> None:

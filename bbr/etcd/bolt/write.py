@@ -3,6 +3,9 @@
 Leaves go from page 2 upward as their keys come, then branch pages level by level up to one root, then the leaf page
 that lists the buckets, and the two metas last: until those are there, the file is none. No free list is kept, as etcd
 on Linux does. Source: bbolt's page layout (page.py) and what its own check demands.
+
+Onto an existing file, pages are written behind its last one, and its leaves can be kept where they lie; what the new
+metas do not reach any more is free to bbolt.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from bbr.etcd.bolt.page import (
     VERSION,
     fnv1a,
 )
+from bbr.etcd.bolt.read import BoltReader, Leaf
 
 Buffer = bytes | bytearray | memoryview
 Child = tuple[bytes, int]
@@ -41,14 +45,22 @@ COUNT_LIMIT = 0xFFFF
 class BoltWriter:
     """Writes to a seekable file at its start. Keys come in ascending order; `SnapshotDamaged` where they do not."""
 
-    def __init__(self, out: BinaryIO, *, page_size: int = 4096, leaf_bytes: int = 16384) -> None:
-        self._out, self._page_size, self._leaf_bytes = out, page_size, max(leaf_bytes, page_size)
-        self._next_page = 2
+    def __init__(
+        self, out: BinaryIO, *, page_size: int = 4096, leaf_bytes: int = 16384, onto: BoltReader | None = None
+    ) -> None:
+        """With ``onto``, a reader of the very file that ``out`` writes to, whose page size it then has."""
+        self._page_size = onto.page_size if onto else page_size
+        self._out, self._leaf_bytes = out, max(leaf_bytes, self._page_size)
+        self._next_page = onto.high_water if onto else 2
+        self._txid = (onto.txid // 2 + 1) * 2 if onto else 2
         self._children: list[Child] = []
         self._last_key = b""
         self._pending: list[tuple[bytes, Buffer]] = []
         self._pending_bytes = HEADER_BYTES
-        out.write(bytes(2 * page_size))
+        if onto:
+            out.seek(self._next_page * self._page_size)
+        else:
+            out.write(bytes(2 * page_size))
 
     def add(self, key: Buffer, value: Buffer) -> None:
         """The next element of the large bucket."""
@@ -60,15 +72,17 @@ class BoltWriter:
         self._pending.append((own, value))
         self._pending_bytes += size
 
-    def add_leaf(self, image: Buffer, first_key: bytes, last_key: bytes) -> None:
-        """A whole leaf page of the large bucket as another file of this page size has it, also one that lay inline."""
+    def keep_leaf(self, leaf: Leaf, first_key: bytes, last_key: bytes) -> None:
+        """A whole leaf page of the large bucket of the file that is written onto, as it is. One that lies inline there
+        gets a page."""
         self._advance(first_key, last_key)
         self._flush()
-        self._children.append((first_key, self._next_page))
-        self._write_page(image)
+        self._children.append((first_key, leaf.page_id or self._next_page))
+        if not leaf.page_id:
+            self._write_page(leaf.image)
 
     def finish(self, big_bucket: bytes, small: Mapping[bytes, Sequence[tuple[bytes, bytes]]]) -> int:
-        """Write the branches, the other buckets and the metas. Returns the size of the file in bytes."""
+        """Write the branches, the other buckets and the metas. Returns the size in bytes to which the file is cut."""
         self._flush()
         if not self._children:
             self._write_leaf([])
@@ -129,12 +143,13 @@ class BoltWriter:
 
     def _write_metas(self, root: int) -> None:
         self._out.seek(0)
-        for page, txid in ((0, 2), (1, 1)):
+        for page, txid in ((0, self._txid), (1, self._txid - 1)):
             body = META.pack(MAGIC, VERSION, self._page_size, 0, root, 0, NO_FREELIST, self._next_page, txid, 0)
             checked = body[:META_CHECKED_BYTES]
             meta = PAGE_HEADER.pack(page, META_PAGE, 0, 0) + checked + fnv1a(checked).to_bytes(8, "little")
             self._out.write(meta + bytes(self._page_size - len(meta)))
         self._out.flush()
+        self._out.truncate(self._next_page * self._page_size)
 
 
 def _leaf_image(pairs: Sequence[tuple[bytes, Buffer]], flags: int) -> bytes:
