@@ -166,7 +166,7 @@ class BodyTooLarge(StoreError):
 
 
 class BodyWrong(StoreError):
-    """A body came back cut, or other than it was written."""
+    """A body came back other than it was written."""
 
 
 class StoreUnavailable(StoreError):

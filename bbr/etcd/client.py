@@ -65,8 +65,8 @@ _CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     # A member that was just restarted should be seen again at once, not after gRPC's two minutes.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    # A snapshot of 1.26 GB, measured: 2.4 s of CPU with these four and 4.6 s without; on two quiet cores that the server
-    # shares 560 MB/s into a file, 310 MB/s with mTLS (etcdctl: 340 and 150-230 MB/s).
+    # A snapshot of 1.26 GB, measured: 2.4 s of CPU with these four and 4.6 s without. On two quiet cores that the
+    # server shares: 560 MB/s into a file, 310 MB/s with mTLS (etcdctl: 340 and 150-230 MB/s).
     # The thread that asks for the next message reads it itself, instead of being woken by another one for each.
     ("SingleThreadedUnaryStream", 1),
     # A fixed window: the one that grows by itself let 140 MB pile up in front of a slow disk.
@@ -200,6 +200,7 @@ class EtcdClient:
         """
         stream = self._channel.unary_stream("/etcdserverpb.Maintenance/Snapshot", _serialize, None)
         remaining_bytes = -1
+        guard: StallGuard | None = None
         for attempt in (1, 2):
             try:
                 messages = cast(_Stream, stream(rpc.SnapshotRequest(), metadata=self._metadata()))
@@ -209,7 +210,7 @@ class EtcdClient:
                         yield blob
                 break
             except grpc.RpcError as err:
-                if guard.stalled:
+                if guard is not None and guard.stalled:
                     raise EtcdUnavailable(
                         f"{self.endpoint}: the snapshot stream stood still for {stall_time.total_seconds():.0f} s",
                         hint="look at the member's disk and load, or back up another member",
@@ -256,9 +257,13 @@ class EtcdClient:
             return (("token", self._token),) if self._token else ()
 
     def _drop_stale_token(self, err: grpc.RpcError) -> bool:
-        """Whether a new token may help: one ends after five minutes without use, or when users or roles change."""
+        """Whether a new token may help: one ends after five minutes without use, or when users or roles change.
+
+        The token is empty when auth was off at the time; it may have been switched on since.
+        """
         details = err.details() or ""
-        if not self._token or not ("invalid auth token" in details or "auth store is old" in details):
+        signs = ("invalid auth token", "auth store is old") if self._token else ("user name is empty",)
+        if self._token is None or not any(sign in details for sign in signs):
             return False
         self._token = None
         return True

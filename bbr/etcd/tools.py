@@ -75,18 +75,28 @@ def find_etcdutl(candidates: Sequence[Path], *, server_version: str) -> Etcdutl:
     A candidate is a program, or a folder that may hold one. Raises `ToolMissing`, naming what was found instead.
     """
     wanted = _numbers(server_version)[:2]
-    found: list[Etcdutl] = []
+    fitting: list[Etcdutl] = []
+    others: list[str] = []
     for candidate in candidates:
         path = candidate / "etcdutl" if candidate.is_dir() else candidate
-        if path.is_file():
-            found.append(Etcdutl(path, _version(path)))
-    fitting = [one for one in found if _numbers(one.version)[:2] == wanted and _numbers(one.version) >= FIRST_WITH_BUMP]
+        if not path.is_file():
+            continue
+        try:
+            found = Etcdutl(path, _version(path))
+        except (ToolMissing, EtcdError) as err:
+            others.append(str(err))
+            continue
+        numbers = _numbers(found.version)
+        if numbers[:2] == wanted and numbers >= FIRST_WITH_BUMP:
+            fitting.append(found)
+        else:
+            others.append(f"{path} is {found.version}")
     if fitting:
         return max(fitting, key=lambda one: _numbers(one.version))
-    seen = ", ".join(f"{one.path} is {one.version}" for one in found) or "none was found"
     minor = ".".join(map(str, wanted))
     raise ToolMissing(
-        f"etcdutl {minor} is needed to make a data directory for etcd {server_version}; {seen}",
+        f"etcdutl {minor} is needed to make a data directory for etcd {server_version}; "
+        f"{', '.join(others) or 'none was found'}",
         hint=f"install etcdutl {minor}{' (3.5.10 or later)' if minor == '3.5' else ''}, or name its folder (--bin-dir)",
     )
 

@@ -1,7 +1,4 @@
-"""Finding server programs:
-
-given, in kubebuilder's folder, on the PATH, or built by the testbed; of a fitting version.
-"""
+"""Finding server programs of a fitting version: given, of kubebuilder, on the PATH, or built by the testbed."""
 
 from __future__ import annotations
 

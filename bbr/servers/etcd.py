@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from bbr.errors import EtcdError
 from bbr.etcd.client import Credentials, EtcdClient
@@ -32,17 +34,16 @@ class Member:
     @property
     def pid(self) -> int:
         """Its process id. Raises `RuntimeError` when it does not run."""
-        if self._process is None:
-            raise RuntimeError(f"member {self.name} does not run")
-        return self._process.pid
+        return self._running().pid
 
     @property
     def log(self) -> Path:
         """What it prints."""
-        return self.data_dir.with_suffix(".log")
+        return self.data_dir.with_name(f"{self.data_dir.name}.log")
 
     def start(self) -> None:
-        """Start it and do not wait."""
+        """Start it and do not wait. One that still runs is ended first: two on one data directory would be none."""
+        self.stop()
         self._process = Process(f"etcd {self.name}", self._command, log=self.log)
 
     def restart(self) -> None:
@@ -52,10 +53,10 @@ class Member:
 
     def wait_ready(self) -> None:
         """Wait until it has a leader and answers."""
-        if self._process is None:
-            raise RuntimeError(f"member {self.name} does not run")
+        process = self._running()
+        process.wait_ready(lambda: _listens(self.endpoint), what=f"a listener at {self.endpoint}")
         with self.client() as client:
-            self._process.wait_ready(lambda: _serves(client), what=f"a leader at {self.endpoint}")
+            process.wait_ready(lambda: _has_leader(client), what=f"a leader at {self.endpoint}")
 
     def stop(self) -> None:
         """End it in order."""
@@ -70,6 +71,11 @@ class Member:
     def client(self) -> EtcdClient:
         """A client of this member, to be closed by the caller."""
         return EtcdClient(self.endpoint, self._credentials)
+
+    def _running(self) -> Process:
+        if self._process is None or not self._process.is_running:
+            raise RuntimeError(f"member {self.name} does not run")
+        return self._process
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +100,9 @@ class EtcdServers:
 def start_etcd(
     binary: Path, base: Path, *, members: int = 1, tls: bool = False, flags: Sequence[str] = ()
 ) -> Iterator[EtcdServers]:
-    """A new cluster under ``base``, ready, and gone with the context.
+    """A new cluster under ``base``, ready, and gone with the context. Data and logs stay: the folder is the caller's.
 
-    With ``tls``, clients and peers show certificates.
+    With ``tls``, clients and peers show certificates; the client's name is root, etcd's own user for all rights.
     """
     base.mkdir(parents=True, exist_ok=True)
     authority = Authority("bbr test authority") if tls else None
@@ -118,7 +124,7 @@ def start_etcd(
                 *(*QUICK_FLAGS, *secure, *flags),
             ]
             member = Member(name, command, data_dir=data_dir, endpoint=endpoint, credentials=credentials)
-            running.callback(member.stop)
+            running.callback(member.stop)  # one after the other: a leader alone waits six seconds for a successor
             member.start()
             started.append(member)
         for member in started:
@@ -128,9 +134,9 @@ def start_etcd(
 
 @contextmanager
 def boot_etcd(binary: Path, data_dir: Path, *, name: str = "scratch", flags: Sequence[str] = ()) -> Iterator[Member]:
-    """One member on a restored data directory, on ports of its own choice:
+    """One member on a restored data directory, on ports of its own choice: peers are never asked.
 
-    peers are never asked. Gone with the context.
+    Ready, and gone with the context; the data directory stays, and its log lies beside it.
     """
     client_port, peer_port = free_ports(2)
     endpoint, peer = f"http://{LOOPBACK}:{client_port}", f"http://{LOOPBACK}:{peer_port}"
@@ -166,7 +172,17 @@ def _security(authority: Authority | None, base: Path) -> tuple[list[str], Crede
     return flags, Credentials(ca=authority.certificate, certificate=client.certificate, key=client.key)
 
 
-def _serves(client: EtcdClient) -> bool:
+def _listens(endpoint: str) -> bool:
+    """Asked first: a TLS client that is refused looks for the reason, and that takes seconds."""
+    url = urlsplit(endpoint)
+    try:
+        socket.create_connection((url.hostname or LOOPBACK, url.port or 0), timeout=1).close()
+    except OSError:  # not yet
+        return False
+    return True
+
+
+def _has_leader(client: EtcdClient) -> bool:
     try:
         return client.status().leader_id != 0
     except EtcdError:  # not yet

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import urllib.error
 import urllib.request
@@ -41,7 +40,7 @@ def start_minio(binary: Path, base: Path) -> Iterator[MinioServer]:
     endpoint = f"http://{LOOPBACK}:{port}"
     server = MinioServer(endpoint, "bbr", secrets.token_urlsafe(24))
     environ = {
-        **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
+        "HOME": str(base),  # A person's own home may hold certificates, and MinIO would serve TLS.
         "MINIO_ROOT_USER": server.access_key,
         "MINIO_ROOT_PASSWORD": server.secret_key,
         "MINIO_BROWSER": "off",

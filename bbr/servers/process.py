@@ -1,7 +1,10 @@
 """One server process: started with its output in a file, waited for, stopped, and never left behind.
 
 The server runs in a session of its own, so that Ctrl-C reaches us alone and we stop it in our order. It asks the
-kernel to be killed when we are: nothing is left running, whatever ends us.
+kernel to be killed when we are: nothing is left running, whatever ends us. To the kernel, "we" is the thread that
+started the server: a thread that ends takes its servers with it, so start them where they are used.
+
+It sees nothing of our environment: etcd and MinIO both take settings from there, and would obey an operator's own.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -28,9 +31,13 @@ _TAIL_LINES = 15
 class Process:
     """A running server. A context manager that stops it. ``log`` holds what it prints (0600)."""
 
-    def __init__(self, name: str, command: Sequence[str], *, log: Path, environ: dict[str, str] | None = None) -> None:
-        """Start it. Raises `ToolMissing` when the program is not there."""
+    def __init__(
+        self, name: str, command: Sequence[str], *, log: Path, environ: Mapping[str, str] | None = None
+    ) -> None:
+        """Start it, with ``environ`` for its whole environment. Raises `ToolMissing` when there is no such program."""
         self.name, self.log = name, log
+        if shutil.which(command[0]) is None:
+            raise ToolMissing(f"{name}: there is no program {command[0]}")
         setpriv = shutil.which("setpriv")
         bound = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -40,11 +47,9 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=descriptor,
                 stderr=descriptor,
-                env=environ,
+                env=environ or {},
                 start_new_session=True,
             )
-        except FileNotFoundError as err:
-            raise ToolMissing(f"{name}: there is no program {command[0]}") from err
         finally:
             os.close(descriptor)
 

@@ -27,7 +27,6 @@ _DENIED = {
     "AccessDenied",
     "AllAccessDisabled",
     "AccountProblem",
-    "AuthorizationHeaderMalformed",
     "ExpiredToken",
     "InvalidAccessKeyId",
     "InvalidToken",
@@ -65,6 +64,8 @@ def error_for(code: str, status: int, message: str, *, doing: str, bucket: str) 
             f"{doing}: the server refuses this host's clock ({message.strip()[:200]})",
             hint="set this host's clock (timedatectl), then run it again",
         )
+    if code == "AuthorizationHeaderMalformed":
+        return AccessDenied(said, hint="the bucket may be in another region: name it with ?region= in the URL")
     if code in _DENIED or (status in (401, 403) and not code):
         return AccessDenied(said, hint="check the credentials, and what they may do in this bucket: docs/security.md")
     if code in _BUSY or status in (408, 429, 500, 502, 503, 504):
@@ -81,6 +82,16 @@ def server_time(headers: Mapping[str, str], *, doing: str) -> datetime:
         return parsedate_to_datetime(text).astimezone(UTC)
     except ValueError as err:
         raise NotAStore(f"{doing}: the server's answer has no date", hint="a proxy may have removed it") from err
+
+
+def check_order(name: str, before: str, *, doing: str) -> str:
+    """The name itself, when it comes after the one before it:
+
+    a page that came twice, or a list in disorder, is none.
+    """
+    if name <= before:
+        raise NotAStore(f"{doing}: {name[:80]!r} is listed after {before[:80]!r}", hint="run `bbr doctor`")
+    return name
 
 
 def sha256_base64(body: Buffer) -> str:

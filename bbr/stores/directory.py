@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from bbr.errors import (
     StoreError,
     StoreUnavailable,
 )
-from bbr.stores.store import Buffer, Entry, Stored, checked_name
+from bbr.stores.store import Buffer, Entry, Stored, checked_name, is_name
 
 _TEMPORARY_PREFIX = ".writing-"
 _STALE_S = 24 * 3600
@@ -37,6 +38,7 @@ class DirectoryStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._swept: set[Path] = set()
 
     def put(self, name: str, body: Buffer, *, retain_until: datetime | None = None) -> Stored:
         """See `Store.put`. The time is this host's clock, read after the write, as the file system has it."""
@@ -60,7 +62,11 @@ class DirectoryStore:
     def get(self, name: str, *, limit_bytes: int) -> bytes:
         """See `Store.get`."""
         with self._translated(f"reading {name}"):
-            descriptor = os.open(self._path(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            # Not to be held up by a pipe that somebody put in an object's place.
+            descriptor = os.open(self._path(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise NotFound(f"reading {name}: what is in its place is no file")
             with os.fdopen(descriptor, "rb") as file:
                 body = file.read(limit_bytes + 1)
         if len(body) > limit_bytes:
@@ -73,7 +79,11 @@ class DirectoryStore:
             if not self._root.is_dir():
                 raise BucketMissing(f"{self._root} is not a directory", hint="check the path, and that it is mounted")
             folder = prefix.rpartition("/")[0]
-            start = self._root / folder
+            if folder and not is_name(folder):
+                return iter(())
+            start = self._path(folder) if folder else self._root
+            if folder and start.is_symlink():
+                return iter(())
             found = [
                 entry for entry in self._walk(start, f"{folder}/" if folder else "") if entry.name.startswith(prefix)
             ]
@@ -83,24 +93,25 @@ class DirectoryStore:
     def delete(self, name: str) -> None:
         """See `Store.delete`."""
         path = self._path(name)
+        if not path.parent.is_dir():
+            return
         with self._translated(f"deleting {name}"):
             path.unlink(missing_ok=True)
-            if path.parent.is_dir():
-                _sync_folder(path.parent)
+            _sync_folder(path.parent)
 
     def _walk(self, folder: Path, name: str) -> Iterator[Entry]:
         try:
             entries = list(os.scandir(folder))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 yield from self._walk(folder / entry.name, f"{name}{entry.name}/")
-            elif entry.is_file(follow_symlinks=False):
-                status = entry.stat(follow_symlinks=False)
-                yield Entry(f"{name}{entry.name}", status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+            elif entry.is_file(follow_symlinks=False) and is_name(f"{name}{entry.name}"):
+                about = entry.stat(follow_symlinks=False)
+                yield Entry(f"{name}{entry.name}", about.st_size, datetime.fromtimestamp(about.st_mtime, UTC))
 
     def _path(self, name: str) -> Path:
         """Where an object is. Refuses a name that a link in the directory would lead out of it."""
@@ -112,7 +123,9 @@ class DirectoryStore:
 
     def _make_folder(self, folder: Path) -> None:
         if folder.is_dir():
-            _remove_stale(folder)
+            if folder not in self._swept:
+                self._swept.add(folder)
+                _remove_stale(folder)
             return
         if not self._root.is_dir():
             raise BucketMissing(f"{self._root} is not a directory", hint="check the path, and that it is mounted")
@@ -125,13 +138,13 @@ class DirectoryStore:
     def _translated(self, doing: str) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError as err:
+        except (FileNotFoundError, NotADirectoryError) as err:
             if not self._root.is_dir():
                 raise BucketMissing(
                     f"{self._root} is not a directory", hint="check the path, and that it is mounted"
                 ) from err
             raise NotFound(f"{doing}: it is not in the store") from err
-        except (PermissionError, NotADirectoryError, IsADirectoryError) as err:
+        except (PermissionError, IsADirectoryError) as err:
             raise AccessDenied(f"{doing} in {self._root}: {err.strerror}", hint="check owner and mode") from err
         except OSError as err:
             if err.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
+from urllib.request import getproxies, proxy_bypass
 from xml.etree.ElementTree import ParseError
 
 import urllib3
@@ -28,7 +29,7 @@ from urllib3.exceptions import HTTPError, MaxRetryError
 from urllib3.exceptions import SSLError as TlsError
 
 from bbr.errors import AccessDenied, BodyTooLarge, NotAStore, StoreError, StoreUnavailable, UsageError
-from bbr.stores.answers import error_for, server_time, sha256_base64
+from bbr.stores.answers import check_order, error_for, server_time, sha256_base64
 from bbr.stores.store import Buffer, Entry, Stored, Version, checked_name
 
 CONNECT_TIME_S = 5
@@ -37,6 +38,21 @@ CONNECTIONS = 32
 _BLOCK_BYTES = 1 << 20
 _NO_CREDENTIALS = "fail to fetch"
 """In the ValueError by which the SDK says that none of its providers has credentials."""
+
+
+def _connections(endpoint: str, ca_file: str | None, *, secure: bool) -> urllib3.PoolManager:
+    """Connections of our limits; through the proxy that the environment names, unless it excepts this host."""
+    settings: dict[str, Any] = {
+        "timeout": urllib3.Timeout(connect=CONNECT_TIME_S, read=READ_TIME_S),
+        "maxsize": CONNECTIONS,
+        "retries": False,
+        "cert_reqs": "CERT_REQUIRED",
+        "ca_certs": ca_file,
+    }
+    proxy = getproxies().get("https" if secure else "http")
+    if proxy and not proxy_bypass(endpoint.rsplit(":", 1)[0]):
+        return urllib3.ProxyManager(proxy, **settings)
+    return urllib3.PoolManager(**settings)
 
 
 class MinioStore:
@@ -55,13 +71,7 @@ class MinioStore:
         """Raises `UsageError` for what the SDK cannot take. The network is not touched."""
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        http = urllib3.PoolManager(
-            timeout=urllib3.Timeout(connect=CONNECT_TIME_S, read=READ_TIME_S),
-            maxsize=CONNECTIONS,
-            retries=False,
-            cert_reqs="CERT_REQUIRED",
-            ca_certs=ca_file,
-        )
+        http = _connections(endpoint, ca_file, secure=secure)
         credentials = ChainedProvider(
             [EnvMinioProvider(), EnvAWSProvider(), AWSConfigProvider(), MinioClientConfigProvider()]
         )
@@ -79,6 +89,8 @@ class MinioStore:
             headers["x-amz-object-lock-retain-until-date"] = f"{retain_until.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
         with self._translated(f"writing {name}"):
             answer = self._client._execute("PUT", self._bucket, self._key(name), body=content, headers=headers)
+        if not answer.headers.get("etag"):
+            raise NotAStore(f"writing {name}: the answer has no ETag, as S3's has", hint="check the URL")
         return Stored(name, len(content), server_time(dict(answer.headers), doing=f"writing {name}"))
 
     def get(self, name: str, *, limit_bytes: int) -> bytes:
@@ -88,9 +100,11 @@ class MinioStore:
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """See `Store.list`."""
-        with self._translated(f"listing {prefix or 'everything'}"):
+        doing, last = f"listing {prefix or 'everything'}", ""
+        with self._translated(doing):
             for found in self._client.list_objects(self._bucket, prefix=self._prefix + prefix, recursive=True):
-                yield Entry(found.object_name[len(self._prefix) :], found.size, found.last_modified.astimezone(UTC))
+                last = check_order(found.object_name[len(self._prefix) :], last, doing=doing)
+                yield Entry(last, found.size, found.last_modified.astimezone(UTC))
 
     def delete(self, name: str) -> None:
         """See `Store.delete`."""
@@ -119,22 +133,24 @@ class MinioStore:
 
     def retention_enabled(self) -> bool:
         """See `Retention.retention_enabled`."""
-        try:
-            self._client.get_object_lock_config(self._bucket)
-        except S3Error as err:
-            if err.code in ("ObjectLockConfigurationNotFoundError", "NotImplemented"):
-                return False
-            raise self._error(err, "asking for object lock") from err
+        with self._translated("asking for object lock"):
+            try:
+                self._client.get_object_lock_config(self._bucket)
+            except S3Error as err:
+                if err.code in ("ObjectLockConfigurationNotFoundError", "NotImplemented"):
+                    return False
+                raise
         return True
 
     def retained_until(self, name: str) -> datetime | None:
         """See `Retention.retained_until`."""
-        try:
-            held = self._client.get_object_retention(self._bucket, self._key(name))
-        except S3Error as err:
-            if err.code in ("NoSuchObjectLockConfiguration", "InvalidRequest"):
-                return None
-            raise self._error(err, f"asking until when {name} is locked") from err
+        with self._translated(f"asking until when {name} is locked"):
+            try:
+                held = self._client.get_object_retention(self._bucket, self._key(name))
+            except S3Error as err:
+                if err.code in ("NoSuchObjectLockConfiguration", "InvalidRequest"):
+                    return None
+                raise
         return held.retain_until_date.astimezone(UTC) if held else None
 
     def extend_retention(self, name: str, until: datetime) -> None:
@@ -166,17 +182,23 @@ class MinioStore:
         return f"rule {rule.rule_id or 'without a name'} on prefix {scope or '(all)'}: {', '.join(acts)}"
 
     def _read(self, answer: Any, name: str, limit_bytes: int) -> bytes:
+        promised = int(answer.headers.get("content-length", -1))  # absent where the body comes in chunks
+        body = bytearray()
         try:
-            promised = int(answer.headers.get("content-length", limit_bytes))
-            if promised > limit_bytes:
-                raise BodyTooLarge(f"{name} has {promised:,} bytes, more than the {limit_bytes:,} expected")
-            body = b"".join(answer.stream(_BLOCK_BYTES))
+            # As it was sent: a body that says that it is compressed may grow without a limit.
+            for block in answer.stream(_BLOCK_BYTES, decode_content=False):
+                body += block
+                if len(body) > limit_bytes:
+                    break
+            else:
+                answer.release_conn()
         finally:
             answer.close()
-            answer.release_conn()
-        if len(body) != promised:
+        if max(promised, len(body)) > limit_bytes:
+            raise BodyTooLarge(f"{name} has more than the {limit_bytes:,} bytes expected")
+        if promised not in (-1, len(body)):
             raise StoreUnavailable(f"{name} came cut: {len(body):,} of {promised:,} bytes")
-        return body
+        return bytes(body)
 
     def _key(self, name: str) -> str:
         return self._prefix + checked_name(name)
@@ -189,8 +211,9 @@ class MinioStore:
             raise self._error(err, doing) from err
         except ServerError as err:
             raise error_for("", err.status_code, str(err), doing=doing, bucket=self._bucket) from err
-        except InvalidResponseError as err:
-            raise NotAStore(f"{doing}: the answer is not S3's: {str(err)[:200]}", hint="check the URL") from err
+        except InvalidResponseError as err:  # no XML: a proxy, a load balancer, or no S3 at all
+            status = getattr(err, "_code", 0)
+            raise error_for("", status, str(err)[:200], doing=doing, bucket=self._bucket) from err
         except (TlsError, MaxRetryError) as err:
             reason = getattr(err, "reason", err)
             if not isinstance(reason, TlsError):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from threading import Barrier
 
-from bbr.errors import AccessDenied, AlreadyExists, BodyWrong, StoreUnavailable
+from bbr.errors import AccessDenied, AlreadyExists, BodyWrong, StoreError, StoreUnavailable
 from bbr.stores.retry import Retrying
 from bbr.stores.store import Lifecycle, Retention, Store, Versions
 
@@ -121,7 +121,9 @@ def _versions(store: Store, name: str) -> bool | None:
         return None
     try:
         return bool(store.versions(name))
-    except AccessDenied:
+    except StoreError as err:  # not allowed, or the server has no such thing
+        if err.retry_may_help:
+            raise
         return None
 
 
@@ -130,7 +132,9 @@ def _retention(store: Store) -> bool | None:
         return None
     try:
         return store.retention_enabled()
-    except AccessDenied:
+    except StoreError as err:  # not allowed, or the server has no such thing
+        if err.retry_may_help:
+            raise
         return None
 
 
@@ -139,5 +143,7 @@ def _rules(store: Store) -> tuple[str, ...] | None:
         return None
     try:
         return tuple(store.expiry_rules())
-    except AccessDenied:
+    except StoreError as err:  # not allowed, or the server has no such thing
+        if err.retry_may_help:
+            raise
         return None

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 import stamina
+import stamina.instrumentation
 
 from bbr.errors import AlreadyExists, BbrError, BodyTooLarge
 from bbr.stores.store import Buffer, Entry, Store, Stored
@@ -21,6 +22,9 @@ FIRST_PAUSE = timedelta(milliseconds=200)
 LONGEST_PAUSE = timedelta(seconds=10)
 
 T = TypeVar("T")
+
+# stamina would log each retry to stdout, in the middle of somebody's JSON. What fails for good is said by its error.
+stamina.instrumentation.set_on_retry_hooks(())
 
 
 class Retrying:
@@ -50,8 +54,10 @@ class Retrying:
             except AlreadyExists:
                 if attempts == 1 or not self._holds(name, body):
                     raise
-                entry = next(entry for entry in self.inner.list(name) if entry.name == name)
-                return Stored(name, entry.size_bytes, entry.time)
+                found = [entry for entry in self.inner.list(name) if entry.name == name]
+                if not found:  # read a moment ago, and not listed: not a store to guess about
+                    raise
+                return Stored(name, found[0].size_bytes, found[0].time)
 
         return self._again(once)
 

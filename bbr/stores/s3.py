@@ -26,7 +26,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from bbr.errors import AccessDenied, BodyTooLarge, NotAStore, StoreError, StoreUnavailable, UsageError
-from bbr.stores.answers import error_for, server_time, sha256_base64
+from bbr.stores.answers import check_order, error_for, server_time, sha256_base64
 from bbr.stores.store import Buffer, Entry, Stored, Version, checked_name
 
 CONNECT_TIME_S = 5
@@ -79,6 +79,8 @@ class S3Store:
             arguments |= {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": retain_until}
         with self._translated(f"writing {name}"):
             answer = self._client.put_object(Bucket=self._bucket, Key=self._key(name), Body=content, **arguments)
+        if not answer.get("ETag"):
+            raise NotAStore(f"writing {name}: the answer has no ETag, as S3's has", hint="check the URL")
         time = server_time(answer["ResponseMetadata"]["HTTPHeaders"], doing=f"writing {name}")
         return Stored(name, len(content), time)
 
@@ -90,16 +92,17 @@ class S3Store:
     def list(self, prefix: str) -> Iterator[Entry]:
         """See `Store.list`."""
         pages = self._client.get_paginator("list_objects_v2")
-        with self._translated(f"listing {prefix or 'everything'}"):
+        doing, last = f"listing {prefix or 'everything'}", ""
+        with self._translated(doing):
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
                 if "IsTruncated" not in page:  # any other page parses as an empty listing
                     raise NotAStore(
-                        f"listing {prefix or 'everything'}: the answer is no listing",
+                        f"{doing}: the answer is no listing",
                         hint="this address does not answer as S3 does: check the URL, its port and its scheme",
                     )
                 for found in page.get("Contents", ()):
-                    name = found["Key"][len(self._prefix) :]
-                    yield Entry(name, found["Size"], found["LastModified"].astimezone(UTC))
+                    last = check_order(found["Key"][len(self._prefix) :], last, doing=doing)
+                    yield Entry(last, found["Size"], found["LastModified"].astimezone(UTC))
 
     def delete(self, name: str) -> None:
         """See `Store.delete`."""
@@ -131,12 +134,13 @@ class S3Store:
 
     def retention_enabled(self) -> bool:
         """See `Retention.retention_enabled`."""
-        try:
-            answer = self._client.get_object_lock_configuration(Bucket=self._bucket)
-        except ClientError as err:
-            if err.response["Error"]["Code"] in ("ObjectLockConfigurationNotFoundError", "NotImplemented"):
-                return False
-            raise self._error(err, "asking for object lock") from err
+        with self._translated("asking for object lock"):
+            try:
+                answer = self._client.get_object_lock_configuration(Bucket=self._bucket)
+            except ClientError as err:
+                if err.response["Error"]["Code"] in ("ObjectLockConfigurationNotFoundError", "NotImplemented"):
+                    return False
+                raise
         return bool(answer["ObjectLockConfiguration"].get("ObjectLockEnabled") == "Enabled")
 
     def retained_until(self, name: str) -> datetime | None:
@@ -160,12 +164,13 @@ class S3Store:
 
     def expiry_rules(self) -> tuple[str, ...]:
         """See `Lifecycle.expiry_rules`."""
-        try:
-            answer = self._client.get_bucket_lifecycle_configuration(Bucket=self._bucket)
-        except ClientError as err:
-            if err.response["Error"]["Code"] in ("NoSuchLifecycleConfiguration", "NotImplemented"):
-                return ()
-            raise self._error(err, "asking for lifecycle rules") from err
+        with self._translated("asking for lifecycle rules"):
+            try:
+                answer = self._client.get_bucket_lifecycle_configuration(Bucket=self._bucket)
+            except ClientError as err:
+                if err.response["Error"]["Code"] in ("NoSuchLifecycleConfiguration", "NotImplemented"):
+                    return ()
+                raise
         return tuple(text for rule in answer["Rules"] if (text := self._rule(rule)))
 
     def _rule(self, rule: Any) -> str:
@@ -178,12 +183,13 @@ class S3Store:
         return f"rule {rule.get('ID', 'without a name')} on prefix {scope or '(all)'}: {', '.join(acts)}"
 
     def _read(self, answer: Any, name: str, limit_bytes: int) -> bytes:
-        if answer["ContentLength"] > limit_bytes:
-            answer["Body"].close()
-            raise BodyTooLarge(f"{name} has {answer['ContentLength']:,} bytes, more than the {limit_bytes:,} expected")
-        body: bytes = answer["Body"].read(limit_bytes + 1)
-        if len(body) != answer["ContentLength"]:
-            raise StoreUnavailable(f"{name} came cut: {len(body):,} of {answer['ContentLength']:,} bytes")
+        promised = answer.get("ContentLength")  # absent where the body comes in chunks
+        body: bytes = answer["Body"].read(limit_bytes + 1) if promised is None or promised <= limit_bytes else b""
+        answer["Body"].close()
+        if len(body) > limit_bytes or (promised is not None and promised > limit_bytes):
+            raise BodyTooLarge(f"{name} has more than the {limit_bytes:,} bytes expected")
+        if promised is not None and len(body) != promised:
+            raise StoreUnavailable(f"{name} came cut: {len(body):,} of {promised:,} bytes")
         return body
 
     def _key(self, name: str) -> str:

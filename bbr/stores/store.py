@@ -121,8 +121,13 @@ class Lifecycle(Protocol):
         ...
 
 
+def is_name(name: str) -> bool:
+    """Whether every store can hold an object of this name."""
+    return len(name) <= NAME_LIMIT_CHARACTERS and _NAME.fullmatch(name) is not None
+
+
 def checked_name(name: str) -> str:
     """The name itself. Raises `StoreError` when it is not one that every store can hold."""
-    if len(name) > NAME_LIMIT_CHARACTERS or not _NAME.fullmatch(name):
+    if not is_name(name):
         raise StoreError(f"not a name for an object: {name[:80]!r}")
     return name
