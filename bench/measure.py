@@ -69,17 +69,22 @@ def run(command: Sequence[str], *, environ: Mapping[str, str], folder: Path) -> 
 
 
 def interleave(
-    count: int, ours: Callable[[int], Run], theirs: Callable[[int], Run], *, told: Callable[[str], None]
+    count: int,
+    ours: Callable[[int], Run],
+    theirs: Callable[[int], Run],
+    *,
+    told: Callable[[str], None],
+    first: int = 0,
 ) -> Pairs:
     """Run both in turn, ``count`` times; which goes first alternates, so that neither has the warmer cache."""
     own: list[Run] = []
     other: list[Run] = []
-    for number in range(count):
-        first, second = (ours, theirs) if number % 2 == 0 else (theirs, ours)
-        results = {first: first(number), second: second(number)}
+    for number in range(first, first + count):
+        leading, following = (ours, theirs) if number % 2 == 0 else (theirs, ours)
+        results = {leading: leading(number), following: following(number)}
         own.append(results[ours])
         other.append(results[theirs])
-        told(f"  pair {number + 1} of {count}: {own[-1].wall_s:.2f} s against {other[-1].wall_s:.2f} s")
+        told(f"  pair {number + 1}: {own[-1].wall_s:.2f} s against {other[-1].wall_s:.2f} s")
     return Pairs(tuple(own), tuple(other))
 
 
