@@ -9,6 +9,10 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -W error -m pytest
 SOURCES := bbr restore schedules tests testbed bench docs/restore_by_hand.py
 
+# A machine that is new has no package lists yet.
+debian = echo "set-up: installing $(1) with apt-get" && apt-get update -qq && apt-get install -y -qq $(1) >/dev/null || \
+  { echo "set-up: $(1) is missing; install it as root: apt-get install $(1)"; exit 1; }
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint quick flips bench testbed testbed-etcd programs format lock protos clean
 
@@ -43,7 +47,7 @@ testbed-etcd:
 	@$(PYTHON) testbed/build.py etcd-3.6
 
 programs:
-	@command -v zstd >/dev/null || { echo "set-up: installing zstd"; apt-get install -y -qq zstd; }
+	@command -v zstd >/dev/null || { $(call debian,zstd); }
 
 # The stamp is as new as what it was made from, so that a warm make does nothing here.
 $(VENV)/ready: requirements.lock pyproject.toml
@@ -51,7 +55,8 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "set-up: Python 3.11 or newer is needed"; exit 1; }
 	@echo "set-up: virtual environment in $(VENV), from requirements.lock"
 	@start=$$(date +%s); \
-	  { $(PYTHON) -m venv $(VENV) || { apt-get install -y -qq python3-venv && $(PYTHON) -m venv $(VENV); }; } && \
+	  { $(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(call debian,python3-venv); }; } && \
+	  $(PYTHON) -m venv $(VENV) && \
 	  $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
 	  $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . && \
 	  echo "set-up: ready in $$(( $$(date +%s) - start )) s"

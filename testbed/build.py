@@ -6,7 +6,7 @@
 
 A family is a folder beside this file: its go.mod pins the versions and names the tools. What is built lies in
 ``~/.cache/bbr/testbed/<family>-<version>/bin`` (``XDG_CACHE_HOME`` is honoured). Programs of the fitting version that
-are on the PATH or in ``KUBEBUILDER_ASSETS`` are used as they are. Only the standard library is needed.
+are on the PATH or in ``KUBEBUILDER_ASSETS`` are used as they are. Only the standard library is needed, and Go.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -86,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--all", action="store_true", help="every family")
     parser.add_argument("--bin-dir", type=Path, help="use fitting programs in this folder")
     options = parser.parse_args(arguments)
+    if unknown := [name for name in options.families if name not in FAMILIES]:
+        parser.error(f"no family {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
     for name in FAMILIES if options.all else options.families:
         provide(FAMILIES[name], options.bin_dir)
     return 0
@@ -99,7 +100,7 @@ def provide(family: Family, bin_dir: Path | None) -> None:
     if all(_fits(tool, family.version, bin_dir) for tool in family.tools):
         print(f"testbed: {family.name} {family.version} is on this machine")
         return
-    with _lock(target.parent.with_suffix(".lock")):
+    with _lock(target.parent.with_name(f"{target.parent.name}.lock")):
         if not all((target / tool.name).exists() for tool in family.tools):
             _build(family, target)
 
@@ -119,26 +120,48 @@ def _build(family: Family, target: Path) -> None:
         )
     print(f"testbed: building {family.name} {family.version} ({_names(family)}), once", flush=True)
     began = time.monotonic()
-    # Beside the target, so that it appears whole by one rename.
-    with tempfile.TemporaryDirectory(dir=target.parent.parent, prefix=".building-") as scratch:
-        for tool in family.tools:
-            command = [go, "build", "-trimpath", "-ldflags", "-s -w", "-o", f"{scratch}/bin/{tool.name}", tool.package]
-            subprocess.run(command, cwd=HERE / family.name, check=True, timeout=BUILD_LIMIT_S)
-        shutil.rmtree(target, ignore_errors=True)
-        target.parent.mkdir(exist_ok=True)
-        (Path(scratch) / "bin").rename(target)
+    # Beside the target, so that it appears whole by one rename; what a killed build left is overwritten.
+    scratch = target.parent.with_name(f".{target.parent.name}.building")
+    for tool in family.tools:
+        _compile(go, tool, family, scratch / tool.name)
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(exist_ok=True)
+    scratch.rename(target)
     print(f"testbed: built {family.name} {family.version} in {time.monotonic() - began:.0f} s", flush=True)
+
+
+def _compile(go: str, tool: Tool, family: Family, to: Path) -> None:
+    # Exactly what go.mod and go.sum say, whatever workspace, flags or checkout surround us.
+    command = [go, "build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w"]
+    environ = {**os.environ, "GOWORK": "off", "GOFLAGS": ""}
+    try:
+        subprocess.run(
+            [*command, "-o", str(to), tool.package],
+            cwd=HERE / family.name,
+            env=environ,
+            check=True,
+            timeout=BUILD_LIMIT_S,
+        )
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as err:
+        raise SystemExit(f"testbed: {tool.name} of {family.name} {family.version} was not built: {err}") from err
 
 
 def _fits(tool: Tool, version: str, bin_dir: Path | None) -> bool:
     folders = [str(bin_dir)] if bin_dir else []
-    folders += [os.environ.get("KUBEBUILDER_ASSETS", ""), os.environ.get("PATH", "")]
-    path = shutil.which(tool.name, path=os.pathsep.join(folder for folder in folders if folder))
-    if path is None:
+    for name in ("KUBEBUILDER_ASSETS", "PATH"):
+        folders += [folder for folder in os.environ.get(name, "").split(os.pathsep) if folder]
+    found = filter(None, (shutil.which(tool.name, path=folder) for folder in folders))
+    return any(_says(path, tool.version_arguments, version) for path in found)
+
+
+def _says(path: str, arguments: Sequence[str], version: str) -> bool:
+    """Whether a program runs and names this version. A broken one on the PATH is no reason to stop."""
+    try:
+        answer = subprocess.run(
+            [path, *arguments], capture_output=True, text=True, timeout=VERSION_LIMIT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
         return False
-    answer = subprocess.run(
-        [path, *tool.version_arguments], capture_output=True, text=True, timeout=VERSION_LIMIT_S, check=False
-    )
     return re.search(rf"(?<![\d.]){re.escape(version)}(?![\d.])", answer.stdout) is not None
 
 

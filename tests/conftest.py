@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,13 @@ from bbr.errors import ToolMissing
 from bbr.servers.binaries import find, search_path
 from bbr.servers.etcd import EtcdServers, start_etcd
 from bbr.servers.minio import MinioServer, start_minio
+from tests.left_running import adopt_orphans, still_running
 
 ETCD_VERSIONS = ("3.5.35", "3.6.16", "3.7.3")
 DEFAULT_ETCD = "3.6.16"
 QUICK = ("--unsafe-no-fsync",)
+END_TIME = timedelta(seconds=5)
+"""What is killed with its parent ends a moment after it."""
 
 
 @pytest.fixture(scope="session")
@@ -89,18 +93,7 @@ def minio_server(search: tuple[Path, ...], tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(autouse=True, scope="session")
 def nothing_left_running() -> Iterator[None]:
-    """Every process that the run started is gone when it ends."""
+    """Every process that the run started, or that one of those started, is gone when it ends."""
+    adopt_orphans()
     yield
-    left = _children()
-    assert left == []
-
-
-def _children() -> list[str]:
-    """The command lines of this process's children that have not ended."""
-    found = []
-    for task in Path(f"/proc/{os.getpid()}/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            if command and "multiprocessing" not in command:
-                found.append(f"{pid}: {command}")
-    return found
+    assert still_running(limit=END_TIME) == []

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from bbr.errors import BbrError, EtcdCompacted, EtcdError, EtcdUnavailable, UsageError
 from bbr.etcd.client import EtcdClient, HashKv, Member, Status
+from bbr.threads import pool
 
 CATCH_UP_TIME = timedelta(seconds=5)
 """How long a member may take to reach the revision that another one had; a healthy one needs milliseconds."""
@@ -185,8 +185,8 @@ def _ask_all(clients: Iterable[EtcdClient]) -> list[tuple[EtcdClient, Status | B
     asked = list(clients)
     if not asked:
         return []
-    with ThreadPoolExecutor(min(len(asked), 16), thread_name_prefix="etcd-status") as pool:
-        return list(zip(asked, pool.map(_ask, asked), strict=True))
+    with pool(min(len(asked), 16), "etcd-status") as threads:
+        return list(zip(asked, threads.map(_ask, asked), strict=True))
 
 
 def _nobody(silent: Sequence[tuple[EtcdClient, BbrError]]) -> BbrError:

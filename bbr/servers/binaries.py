@@ -49,7 +49,11 @@ def find(name: str, *, search: Sequence[Path], version: str | None = None) -> Bi
         path = folder / name
         if not os.access(path, os.X_OK) or path.is_dir():
             continue
-        own = version_of(path)
+        try:
+            own = version_of(path)
+        except ToolMissing:  # of another processor, or no program at all: the next folder may have a good one
+            seen.append(f"{path} (does not run)")
+            continue
         if version is None or own == version or own.startswith(f"{version}."):
             return Binary(name, path, own)
         seen.append(f"{path} ({own})")
@@ -62,7 +66,7 @@ def find(name: str, *, search: Sequence[Path], version: str | None = None) -> Bi
 
 
 def version_of(path: Path) -> str:
-    """What a program says of its version; "" when it says nothing."""
+    """What a program says of its version; "" when it says nothing. Raises `ToolMissing` when it does not run."""
     arguments = _VERSION_ARGUMENTS.get(path.name, ("--version",))
     try:
         answer = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=20, check=False)

@@ -78,12 +78,12 @@ class Process:
                 raise PreconditionFailed(f"{self.name}: waited {limit} for {what}; its last words:\n{self.tail()}")
             time.sleep(_POLL_S)
 
-    def stop(self) -> None:
-        """Ask it to end, wait, and kill it if it does not. Harmless when it has ended."""
+    def stop(self, *, limit: timedelta = STOP_TIME) -> None:
+        """Ask it to end, wait, and kill it if it does not within ``limit``. Harmless when it has ended."""
         if self.is_running:
             self._process.terminate()
             try:
-                self._process.wait(STOP_TIME.total_seconds())
+                self._process.wait(limit.total_seconds())
             except subprocess.TimeoutExpired:
                 self.kill()
         self._process.wait()
