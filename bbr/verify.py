@@ -25,6 +25,7 @@ from bbr.errors import (
     PartDamaged,
     VerificationFailed,
 )
+from bbr.etcd.auth import disable_auth
 from bbr.etcd.tools import Etcdutl
 from bbr.progress import Progress
 from bbr.rebuild import rebuild
@@ -186,7 +187,9 @@ def _readable(archive: Archive, backup: Backup, etcd: str, target: Path, progres
 
 
 def _bootable(tools: BootTools, snapshot: Path, revision: int, hash_kv: int) -> str:
-    """Without a bump: after one, the member would answer "compacted" for the manifest's revision."""
+    """Without a bump: after one, the member would answer "compacted" for the manifest's revision. Without users either:
+    nobody here knows their passwords, and HashKV does not cover them."""
+    disable_auth(snapshot)
     data_dir = snapshot.parent / "data"
     peer_url = "http://127.0.0.1:2380"
     tools.etcdutl.restore(

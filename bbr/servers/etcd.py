@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bbr.errors import EtcdError
+from bbr.errors import EtcdError, EtcdUnauthorized
 from bbr.etcd.client import Credentials, EtcdClient
 from bbr.servers.certificates import Authority
 from bbr.servers.ports import LOOPBACK, free_ports
@@ -185,5 +185,7 @@ def _listens(endpoint: str) -> bool:
 def _has_leader(client: EtcdClient) -> bool:
     try:
         return client.status().leader_id != 0
+    except EtcdUnauthorized:  # it has users, and answers
+        return True
     except EtcdError:  # not yet
         return False

@@ -1,0 +1,96 @@
+"""The golden repository of format 1, made once: today's code and a reader of the document alone restore it, for ever."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bbr.progress import Silent
+from bbr.rebuild import rebuild
+from bbr.repository.archive import Archive
+from bbr.repository.catalog import Catalog
+from bbr.repository.keyfiles import read_identities
+from bbr.repository.root import load_roots
+from bbr.stores.directory import DirectoryStore
+from bbr.verify import verify_stored
+
+GOLDEN = Path(__file__).parent / "golden" / "format-1"
+READER = Path(__file__).parents[1] / "docs" / "restore_by_hand.py"
+EXPECTED: dict[str, Any] = json.loads((GOLDEN / "expected.json").read_text())
+READER_LINES = 200
+
+
+@pytest.fixture
+def golden(tmp_path: Path) -> Path:
+    """A copy with the modes that a checkout does not keep."""
+    folder = tmp_path / "golden"
+    shutil.copytree(GOLDEN, folder)
+    (folder / "recovery.txt").chmod(0o600)
+    return folder
+
+
+@pytest.mark.parametrize("number", range(len(EXPECTED["backups"])))
+def test_todays_code_restores_every_backup(golden: Path, tmp_path: Path, number: int) -> None:
+    expected = EXPECTED["backups"][number]
+    store = DirectoryStore(golden / "repository")
+    keys = read_identities(golden / "recovery.txt")
+    trusted = load_roots(store, keys.pin)
+    assert trusted.repository_id == EXPECTED["repository_id"]
+    archive = Archive(store, trusted, Catalog.load(store, trusted), keys.identities)
+    assert [backup.manifest.backup_id for backup in archive.catalog.backups] == [
+        one["id"] for one in EXPECTED["backups"]
+    ]
+    assert [check for check in verify_stored(archive, None, progress=Silent()) if not check.passed] == []
+    rebuilt = rebuild(archive, archive.catalog.backups[number], "main", tmp_path / "x.db", progress=Silent())
+    assert (rebuilt.revision, rebuilt.hash_kv) == (expected["revision"], expected["hash_kv"])
+
+
+@pytest.mark.parametrize("number", range(len(EXPECTED["backups"])))
+def test_the_reader_of_the_document_restores_every_backup(
+    golden: Path, etcdutl_binary: Path, tmp_path: Path, number: int
+) -> None:
+    expected = EXPECTED["backups"][number]
+    target = tmp_path / "etcd.db"
+    arguments = [golden / "repository", golden / "recovery.txt", expected["id"], target]
+    subprocess.run([sys.executable, READER, *arguments], check=True, timeout=60)
+    answer = subprocess.run([etcdutl_binary, "hashkv", target], check=True, capture_output=True, text=True, timeout=30)
+    assert answer.stdout.split(",")[0] == str(expected["hash_kv"])
+    restore = [etcdutl_binary, "snapshot", "restore", target, "--data-dir", tmp_path / "data"]
+    subprocess.run(restore, check=True, capture_output=True, timeout=30)
+    assert (tmp_path / "data" / "member" / "snap" / "db").is_file()
+
+
+def test_the_reader_stops_at_a_damaged_part(golden: Path, tmp_path: Path) -> None:
+    part = sorted((golden / "repository" / "clusters").rglob("*.age"))[0]
+    part.write_bytes(part.read_bytes()[:-1] + b"x")
+    arguments = [golden / "repository", golden / "recovery.txt", EXPECTED["backups"][2]["id"], tmp_path / "etcd.db"]
+    ended = subprocess.run(
+        [sys.executable, READER, *arguments], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 1
+    assert "is damaged" in ended.stderr
+    assert not (tmp_path / "etcd.db").exists()
+
+
+def test_the_reader_is_short_and_stands_alone() -> None:
+    text = READER.read_text()
+    assert len(text.splitlines()) <= READER_LINES
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(text))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert imported.isdisjoint({"bbr", "restore", "schedules", "tests"})
