@@ -184,11 +184,11 @@ def main(repository: Path, key_file: Path, backup_id: str, output: Path, etcd: s
     # The etcd key is field 1 of a record; its length has one byte, or two.
     sizes = [(v[1], 2) if v[1] < 0x80 else (v[1] & 0x7F | v[2] << 7, 3) for _, v in pairs]
     names = [value[at : at + size] for (_, value), (size, at) in zip(pairs, sizes, strict=True)]
-    newest = dict(zip(names, sorted(records), strict=True))
+    alive = {key for key in dict(zip(names, [key for key, _ in pairs], strict=True)).values() if not key[17:]}
     crc, compacted = google_crc32c.value(b"key"), entries[-1]["compact_revision"]
-    for name, (key, value) in zip(names, pairs, strict=True):
+    for key, value in pairs:
         main_revision = int.from_bytes(key[:8])
-        if main_revision > compacted or (newest[name] == key[:17] and not (main_revision == compacted and key[17:])):
+        if main_revision > compacted or key in alive or not (alive or (main_revision == compacted and key[17:])):
             crc = google_crc32c.extend(crc, key + value)
     need(crc == entries[-1]["hash_kv"], "HashKV is not the one that the manifest promises")
     db = write_bolt(buckets | {b"key": pairs}) if buckets else db

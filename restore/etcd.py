@@ -104,9 +104,10 @@ def bumped_hash_kv(snapshot: Snapshot, bumped_revision: int) -> int:
     """What a member answers after the bump: everything compacted, and the empty record that `etcdutl` puts on top.
 
     Source: etcdutl's ``modifyLatestRevision`` puts an empty value under the bumped revision and schedules a compaction
-    at it; a record at or below the compact revision counts only when it is its key's live version.
+    at it; a record at or below the compact revision counts only when it is its key's live version. To etcd the empty
+    record is a key that lives.
     """
-    live = hash_kv(snapshot.reader, snapshot.revision, snapshot.revision)
+    live = hash_kv(snapshot.reader, snapshot.revision, snapshot.revision, others_live=True)
     return int(extend(live, RevisionKey(bumped_revision, 0, tombstone=False).encode()))
 
 

@@ -158,7 +158,8 @@ def check_commands(stage: Stage, found: list[str]) -> None:
 
 @pytest.mark.timeout(300)
 def test_commands_of_the_readme_run(stage: Stage) -> None:
-    make, bbr = [], []
+    make: list[str] = []
+    bbr: list[str] = []
     for block in blocks("README.md", "sh"):
         for line in block.replace("\\\n", " ").splitlines():
             (make if line.startswith("make ") else bbr).append(line)

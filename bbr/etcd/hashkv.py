@@ -2,8 +2,11 @@
 
 CRC-32C over ``key``, then over key and value of every record in order with a main revision of at most ``revision``.
 Of those at or below ``compact_revision`` only the one counts that is its key's newest at ``revision``, and no
-tombstone at the compact revision itself. Source: etcd's ``server/storage/mvcc/hash.go`` (``unsafeHashByRev``, which
-keeps what is live at the revision asked for, not at the compaction).
+tombstone at the compact revision itself. Where no key at all is alive at ``revision``, etcd leaves out only that
+tombstone: it takes an empty set of what to keep for none. Source: etcd's ``server/storage/mvcc/hash.go``
+(``unsafeHashByRev``, which keeps what is live at the revision asked for, not at the compaction).
+
+A file that was compacted further than ``compact_revision`` lacks records that counted then: its hash is another one.
 
 Keys and values lie back to back in a bolt page, in the order of its elements. So a page in which every record counts is
 one run of bytes and one CRC. Above the compact revision that is every page. Below it, a record is left out when its key
@@ -21,9 +24,12 @@ from bbr.etcd.bolt.read import BoltReader
 from bbr.etcd.mvcc import KEY_BUCKET, META_BUCKET, REVISION_BYTES, RevisionKey, record_key
 
 
-def hash_kv(reader: BoltReader, revision: int, compact_revision: int) -> int:
-    """The HashKV at ``revision`` with everything to ``compact_revision`` compacted; below 1 means nothing was."""
-    hasher = Hasher(reader, revision, compact_revision)
+def hash_kv(reader: BoltReader, revision: int, compact_revision: int, *, others_live: bool = False) -> int:
+    """The HashKV at ``revision`` with everything to ``compact_revision`` compacted; below 1 means nothing was.
+
+    ``others_live``: a key that is not in this file is alive, such as the one that a bump of the revision puts on top.
+    """
+    hasher = Hasher(reader, revision, compact_revision, others_live=others_live)
     for leaf in reader.leaves(KEY_BUCKET):
         page = Page(leaf.image, leaf.places())
         if hasher.wants_keys(page):
@@ -53,17 +59,19 @@ class Page:
 class Hasher:
     """HashKV on the way: `add` every page of bucket ``key`` in order, then take ``value``.
 
-    ``changed`` holds the etcd keys with a record above the compact revision and at most ``revision``.
+    ``changed`` holds the etcd keys with a record above the compact revision and at most ``revision``, and whether each
+    is alive at ``revision``.
     """
 
-    def __init__(self, reader: BoltReader, revision: int, compact_revision: int) -> None:
+    def __init__(self, reader: BoltReader, revision: int, compact_revision: int, *, others_live: bool = False) -> None:
         self.value = int(value(b"key"))
         self._above = RevisionKey(revision + 1, 0).encode()
         self._border = max(compact_revision, 0).to_bytes(8)
         self._beyond = RevisionKey(max(compact_revision, 0) + 1, 0).encode()
         # Only what lies at or below the compact revision is held against it.
-        self.changed = _changed(reader, self._beyond, self._above) if compact_revision > 0 else set[bytes]()
+        self.changed = _changed(reader, self._beyond, self._above) if compact_revision > 0 else dict[bytes, bool]()
         self._newest = None if _is_compacted(reader, compact_revision) else _newest(reader, self._beyond)
+        self._keeps = others_live or any(self.changed.values()) or self._keeps_below(reader)
 
     def wants_keys(self, page: Page) -> bool:
         """Whether `add` needs the etcd keys of this page."""
@@ -84,7 +92,20 @@ class Hasher:
 
         True for nearly every page: no key of it was changed since, and the compaction has removed what was older.
         """
-        return self._newest is None and page.last[:8] < self._border and self.changed.isdisjoint(page.keys)
+        return self._newest is None and page.last[:8] < self._border and self.changed.keys().isdisjoint(page.keys)
+
+    def _keeps_below(self, reader: BoltReader) -> bool:
+        """Whether a key is alive at the revision that did not change above the compact revision.
+
+        The first record says so, nearly always: it is read far only where nearly everything is deleted.
+        """
+        for view, record in reader.items(KEY_BUCKET):
+            own = bytes(view)
+            if own >= self._beyond:
+                break
+            if len(own) == REVISION_BYTES and self._is_newest(own, record_key(record)):
+                return True
+        return False
 
     def _add_records(self, page: Page) -> None:
         image = page.image
@@ -98,21 +119,25 @@ class Hasher:
 
     def _counts(self, own: bytes, key: bytes) -> bool:
         """Whether a record at or below the compact revision counts."""
-        if key in self.changed or (self._newest is not None and self._newest[key] != own):
-            return False
         is_tombstone = len(own) > REVISION_BYTES
-        return not (is_tombstone and (self._newest is not None or own[:8] == self._border))
+        if is_tombstone and own[:8] == self._border:
+            return False
+        return not self._keeps or (self._is_newest(own, key) and not (is_tombstone and self._newest is not None))
+
+    def _is_newest(self, own: bytes, key: bytes) -> bool:
+        """Whether a record at or below the compact revision is its key's newest at the revision."""
+        return key not in self.changed and (self._newest is None or self._newest[key] == own)
 
 
-def _changed(reader: BoltReader, beyond: bytes, above: bytes) -> set[bytes]:
-    changed: set[bytes] = set()
+def _changed(reader: BoltReader, beyond: bytes, above: bytes) -> dict[bytes, bool]:
+    changed: dict[bytes, bool] = {}
     for leaf in reader.leaves(KEY_BUCKET, start=beyond):
         if leaf.first_key >= above:
             break
         image = leaf.image
         for key_start, value_start, value_end in leaf.places():
             if beyond <= bytes(image[key_start:value_start]) < above:
-                changed.add(record_key(image[value_start:value_end]))
+                changed[record_key(image[value_start:value_end])] = value_start - key_start == REVISION_BYTES
     return changed
 
 

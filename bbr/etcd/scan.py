@@ -65,5 +65,6 @@ def scan(snapshot: Snapshot, *, compact_revision: int, seed: int, group: Callabl
 
 
 def _parent(key: bytes) -> bytes:
-    """A key up to and with its last slash; the key itself when it has none."""
-    return key[: key.rfind(b"/") + 1] or key
+    """A key up to and with its last slash; the key itself when that is its first byte, or it has none."""
+    cut = key.rfind(b"/")
+    return key[: cut + 1] if cut > 0 else key

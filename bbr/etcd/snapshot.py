@@ -17,10 +17,13 @@ from typing import Self
 
 from bbr.errors import SnapshotDamaged
 from bbr.etcd.bolt.read import BoltReader
-from bbr.etcd.mvcc import KEY_BUCKET, META_BUCKET, RevisionKey
+from bbr.etcd.mvcc import KEY_BUCKET, META_BUCKET, REVISION_BYTES, RevisionKey
 
 TRAILER_BYTES = 32
 SECTOR_BYTES = 512
+
+_BEYOND_ALL = b"\xff" * REVISION_BYTES
+"""Above every revision key: etcd's revisions are positive int64."""
 
 _Pair = tuple[bytes, bytes]
 
@@ -74,7 +77,7 @@ class Snapshot:
 
 
 def _last_revision(reader: BoltReader) -> int:
-    last = deque(reader.leaves(KEY_BUCKET), maxlen=1)
+    last = deque(reader.leaves(KEY_BUCKET, start=_BEYOND_ALL), maxlen=1)
     return RevisionKey.decode(last[0].last_key).main if last else 0
 
 

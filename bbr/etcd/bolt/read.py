@@ -1,7 +1,9 @@
 """Reading a bolt file that may be damaged or hostile: pages in key order, nothing believed before it is checked.
 
 Every page id, count, position and size is held against what is there; a tree that is deeper than any real one, or that
-reaches more pages than the file has, ends in `SnapshotDamaged`. Memory is that of one page.
+reaches more pages than the file has, ends in `SnapshotDamaged`, and so do elements that share bytes: bbolt writes them
+one after the other. So a whole bucket is never more bytes than the file, and no small file is long work. Memory is that
+of one page.
 """
 
 from __future__ import annotations
@@ -53,11 +55,14 @@ class Leaf:
         at = HEADER_BYTES
         body = HEADER_BYTES + self.count * ELEMENT_BYTES
         found = []
+        value_end = body
         for _, pos, key_bytes, value_bytes in LEAF_ELEMENT.iter_unpack(image[HEADER_BYTES:body]):
             key_start = at + pos
             value_start = key_start + key_bytes
+            if key_start < value_end or not key_bytes:
+                raise SnapshotDamaged(f"page {self.page_id}: an element has no key, or lies within the one before it")
             value_end = value_start + value_bytes
-            if key_start < body or value_end > size or not key_bytes:
+            if value_end > size:
                 raise SnapshotDamaged(f"page {self.page_id}: an element lies outside of its page")
             found.append((key_start, value_start, value_end))
             at += ELEMENT_BYTES
@@ -155,15 +160,15 @@ class BoltReader:
             yield Leaf(0, image, count)
 
     def _tree_leaves(self, root: int, start: bytes = b"") -> Iterator[Leaf]:
-        """Depth first, left to right. A loop of pages would reach more of them than there are."""
+        """Depth first, left to right. A loop, or children that are one page, would reach more pages than there are."""
         left = self.high_water
         stack: list[Iterator[int]] = [iter((root,))]
         while stack:
             for page_id in stack[-1]:
-                left -= 1
+                image, flags, count = self._page(page_id)
+                left -= len(image) // self.page_size
                 if left < 0:
                     raise SnapshotDamaged(f"page {page_id} is reached again: the tree is no tree")
-                image, flags, count = self._page(page_id)
                 if flags & BRANCH_PAGE:
                     if len(stack) == DEPTH_LIMIT:
                         raise SnapshotDamaged(f"page {page_id} lies deeper than any real tree goes")
