@@ -15,9 +15,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from bbr.capture.cache import Cache, CacheFiles
+from bbr.capture.cache import Cache, CacheFiles, Live
 from bbr.capture.etcd import MemberSeen
-from bbr.capture.generation import Place, place_run, why_new_generation
+from bbr.capture.generation import place_run, why_new_generation
 from bbr.capture.increment import Difference, added_records
 from bbr.capture.take import Caution, Source, Taken, take_all
 from bbr.errors import ClockSkew, IdentityConflict, PartialBackup, PreconditionFailed
@@ -122,7 +122,9 @@ def run(
             inventory=inventory,
         )
         progress.step("committing")
-        backup = _commit(manifest, place, taken, chain, caches, store, key)
+        kept = {live.name: live for live in chain.etcds} if chain else {}
+        fresh = {one.source.name: one.to_remember(place.sequence) for one in taken}
+        backup = _commit(manifest, tuple((kept | fresh).values()), caches, store, key)
     outcome = _outcome(backup, taken, why_base, parts, time.monotonic() - started)
     if reasons:
         raise PartialBackup(
@@ -145,11 +147,13 @@ def _announce(store: Store, cluster: str, key: SigningKey, nonce: str) -> dateti
 
 
 def _checked_identity(catalog: Catalog, taken: Sequence[Taken], request: Request) -> str:
-    """A cluster's name is bound to the cluster that it was first used for."""
-    first = taken[0].capture
-    identity = f"uid:{first.cluster_uid}" if first.cluster_uid else f"etcd:{first.cluster_id}"
+    """A cluster's name is bound to the cluster that it was first used for. The first etcd that was asked for tells."""
     # Not one that claims a later time than it was stored at: whoever wrote that could take the name over.
     newest = next((one.manifest for one in reversed(catalog.backups) if not catalog.doubt(one)), None)
+    if newest and taken[0].source.name != request.sources[0].name:
+        return newest.cluster_identity
+    first = taken[0].capture
+    identity = f"uid:{first.cluster_uid}" if first.cluster_uid else f"etcd:{first.cluster_id}"
     if newest and newest.cluster_identity != identity and not request.accept_identity:
         raise IdentityConflict(
             f"the name {request.cluster} belongs to cluster {newest.cluster_identity} "
@@ -205,28 +209,18 @@ def _member_state(member: MemberSeen) -> MemberState:
     )
 
 
-def _commit(
-    manifest: Manifest,
-    place: Place,
-    taken: Sequence[Taken],
-    chain: Cache | None,
-    caches: CacheFiles,
-    store: Store,
-    key: SigningKey,
-) -> Backup:
+def _commit(manifest: Manifest, lives: tuple[Live, ...], caches: CacheFiles, store: Store, key: SigningKey) -> Backup:
     """Put the manifest. The cache is written before it and renamed after, so a kill between leaves it true."""
-    if manifest.time > place.opened + GENERATION_TERM:
+    opened = manifest.opened
+    if manifest.time > opened + GENERATION_TERM:
         raise PreconditionFailed(
-            f"the generation's term ended at {place.opened + GENERATION_TERM:%Y-%m-%d %H:%M} UTC, during this run",
+            f"the generation's term ended at {opened + GENERATION_TERM:%Y-%m-%d %H:%M} UTC, during this run",
             hint="nothing was committed; run the backup again, it starts a new generation",
         )
     body = encode_manifest(manifest, key)
     head = hashlib.sha256(body).hexdigest()
-    fresh = {one.source.name: one.to_remember(place.sequence) for one in taken}
-    kept = {live.name: live for live in chain.etcds} if chain else {}
-    lives = tuple((kept | fresh).values())
-    caches.write_next(Cache(head, place.generation, place.opened, place.sequence, manifest.epoch, lives))
-    name = names.manifest(place.cluster, place.generation, place.sequence, place.nonce)
+    caches.write_next(Cache(head, manifest.generation, opened, manifest.sequence, manifest.epoch, lives))
+    name = names.manifest(manifest.cluster, manifest.generation, manifest.sequence, manifest.nonce)
     put_and_read_back(store, name, body)
     caches.promote()
     return Backup(manifest=manifest, object_name=name, sha256=head, size_bytes=len(body))

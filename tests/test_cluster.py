@@ -158,6 +158,10 @@ def test_two_etcds_are_one_backup_and_a_dead_one_makes_it_partial(
         assert site.archive().catalog.find(None, "latest").manifest.sequence == 0
         events.members[0].restart()
         whole = site.backup(*both)
+        small_etcd.members[0].kill()
+        with pytest.raises(PartialBackup, match="etcd main is missing"):
+            site.backup(*both)
+        small_etcd.members[0].restart()
     assert whole.kinds == ("increment", "increment")
     assert whole.backup.manifest.etcd("events").parent == 0
     for name in ("main", "events"):

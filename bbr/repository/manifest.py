@@ -132,6 +132,14 @@ class Manifest:
     inventory: tuple[PartRef, ...]
     format: int = FORMAT
 
+    @property
+    def opened(self) -> datetime:
+        """When its generation was opened, by the store's time. Raises `ManifestInvalid` for a name that holds none."""
+        generation = names.parse_generation(self.generation)
+        if generation is None:
+            raise ManifestInvalid(f"{self.generation} is no name of a generation")
+        return generation.opened
+
     def etcd(self, name: str) -> EtcdEntry:
         """The entry of one etcd. Raises `UsageError`, naming those there are."""
         for entry in self.etcds:
