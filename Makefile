@@ -22,10 +22,10 @@ help:  ## this list
 demo: $(VENV)/ready testbed-etcd  ## a real etcd backed up, destroyed, restored and compared
 	@$(BIN)/bbr demo $(DEMO)
 
-test: lint testbed programs  ## everything: lint, types, layers, tests
+test: lint testbed  ## everything: lint, types, layers, tests
 	@$(PYTEST) -m "not full"
 
-quick: $(VENV)/ready testbed programs  ## the tests that are not slow
+quick: $(VENV)/ready testbed  ## the tests that are not slow
 	@$(PYTEST) -m "not full and not slow"
 
 flips: $(VENV)/ready testbed  ## every bit of a small repository flipped
@@ -37,10 +37,10 @@ lint: $(VENV)/ready  ## ruff, mypy --strict, import-linter
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-bench: $(VENV)/ready testbed programs  ## speed and memory against the stock tools
+bench: $(VENV)/ready testbed  ## speed and memory against the stock tools
 	@$(BIN)/python -m bench $(BENCH)
 
-testbed: $(VENV)/ready  ## build the real servers, once
+testbed: programs  ## build the real servers, once
 	@$(PYTHON) testbed/build.py --all
 
 testbed-etcd:

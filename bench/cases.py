@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from bbr.etcd import write
 from bench.cluster import Site
 from bench.measure import Pairs, Run, interleave, run
 
-MIB = 1 << 20
+FIRST, INCREMENTAL, RESTORE, HELP, LIST, MEMORY = "first", "incremental", "restore", "help", "list", "memory"
 Told = Callable[[str], None]
 
 
@@ -26,6 +26,7 @@ class Result:
     unit: str
     ours_s: float | None = None
     theirs_s: float | None = None
+    case: str = ""
     anonymous_bytes: int = 0
     runs: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     note: str = ""
@@ -53,7 +54,7 @@ def first_backup(site: Site, pairs: int, told: Told) -> list[Result]:
         )
         return run(["/bin/sh", "-c", script], environ=site.environ, folder=folder)
 
-    return [_compared("first backup", interleave(pairs, ours, theirs, told=told), limit=1.5)]
+    return [_compared(FIRST, "first backup", interleave(pairs, ours, theirs, told=told), limit=1.5)]
 
 
 def incremental_backup(site: Site, pairs: int, told: Told) -> list[Result]:
@@ -77,11 +78,12 @@ def incremental_backup(site: Site, pairs: int, told: Told) -> list[Result]:
         site.churn()
         measured.append(interleave(1, ours, theirs, told=told, first=number))
     together = Pairs(tuple(one.ours[0] for one in measured), tuple(one.theirs[0] for one in measured))
-    results = [_compared("incremental backup", together, limit=1.8)]
+    results = [_compared(INCREMENTAL, "incremental backup", together, limit=1.8)]
     first = _base_bytes(folder)
     share = statistics.median(stored) / first
     note = f"{statistics.median(stored):,.0f} of {first:,} bytes"
-    results.append(Result("bytes of an increment / of the base", share, 1 / 25, "", note=note))
+    rounds: list[dict[str, float]] = [{"stored_bytes": size} for size in stored]
+    results.append(Result("bytes of an increment / of the base", share, 1 / 25, "", runs={"rounds": rounds}, note=note))
     write.defragment(site.client)
     stored.clear()
     ours(0)
@@ -101,8 +103,7 @@ def restore(site: Site, pairs: int, told: Told, *, increments: int = 24) -> list
 
     def ours(_: int) -> Run:
         target.unlink(missing_ok=True)
-        words = ["restore", "etcd", "latest", "--identity", str(site.identity), "--to-snapshot", str(target)]
-        return run(site.bbr(*words), environ=site.environ, folder=folder)
+        return run(site.restore(target), environ=site.environ, folder=folder)
 
     ours(0)
     shutil.copy(target, content)
@@ -114,28 +115,68 @@ def restore(site: Site, pairs: int, told: Told, *, increments: int = 24) -> list
         return run(words, environ=site.environ, folder=folder)
 
     name = f"restore of a base and {increments} increments"
-    return [_compared(name, interleave(pairs, ours, theirs, told=told), limit=1.5)]
+    return [_compared(RESTORE, name, interleave(pairs, ours, theirs, told=told), limit=1.5)]
 
 
 def help_text(site: Site, pairs: int, told: Told) -> list[Result]:
     """CPU of the program's start."""
     runs = [run([str(site.programs.bbr), "--help"], environ=site.environ, folder=site.folder) for _ in range(pairs)]
     told(f"  {len(runs)} runs")
-    return [Result("bbr --help, CPU", statistics.median(one.cpu_s for one in runs), 0.25, "s")]
+    cpu_s = statistics.median(one.cpu_s for one in runs)
+    return [
+        Result("bbr --help, CPU", cpu_s, 0.25, "s", case=HELP, anonymous_bytes=peak(runs), runs={"ours": figures(runs)})
+    ]
 
 
-def memory(results: list[Result]) -> Result:
-    """The highest anonymous memory of ours in all that was compared."""
-    peak = max((result.anonymous_bytes for result in results), default=0)
-    return Result("peak anonymous memory of bbr", peak / 1e6, 400, "MB")
+def memory(results: Sequence[Result]) -> list[Result]:
+    """The highest anonymous memory of ours in all that was compared; nothing where nothing was."""
+    peaks = [result.anonymous_bytes for result in results if result.theirs_s is not None]
+    return [Result("peak anonymous memory of bbr", max(peaks) / 1e6, 400, "MB", case=MEMORY)] if peaks else []
 
 
-def _compared(name: str, pairs: Pairs, limit: float) -> Result:
-    runs = {
-        side: [{"wall_s": one.wall_s, "cpu_s": one.cpu_s, "anonymous_bytes": one.anonymous_bytes} for one in listed]
-        for side, listed in (("ours", pairs.ours), ("theirs", pairs.theirs))
-    }
-    return Result(name, pairs.ratio, limit, "x", pairs.ours_s, pairs.theirs_s, pairs.anonymous_bytes, runs)
+def growth(site: Site, results: Sequence[Result], told: Told, *, increments: int) -> list[Result]:
+    """The same commands of ours on a larger etcd, once each: how much more memory each takes than in ``results``."""
+    folder, size_gb = site.folder, site.client.status().db_size_bytes / 1e9
+    runs: dict[str, list[Run]] = {FIRST: [run(site.backup("--new-generation"), environ=site.environ, folder=folder)]}
+    runs[INCREMENTAL] = []
+    for number in range(increments):
+        site.churn()
+        runs[INCREMENTAL].append(run(site.backup(), environ=site.environ, folder=folder))
+        told(f"  increment {number + 1} of {increments}")
+    runs[RESTORE] = [run(site.restore(folder / "ours.db"), environ=site.environ, folder=folder)]
+    rows = []
+    for result in results:
+        if result.case in runs and result.theirs_s is not None:
+            most = peak(runs[result.case])
+            more = (most - result.anonymous_bytes) / 1e6
+            name = f"{result.name}: more memory at {size_gb:.1f} GB"
+            made = figures(runs[result.case])
+            rows.append(Result(name, more, 250, "MB", case=MEMORY, anonymous_bytes=most, runs={"ours": made}))
+    return rows
+
+
+def figures(runs: Iterable[Run]) -> list[dict[str, float]]:
+    """Every run, for a program."""
+    return [one.figures() for one in runs]
+
+
+def peak(runs: Iterable[Run]) -> int:
+    """The highest anonymous memory of all."""
+    return max(one.anonymous_bytes for one in runs)
+
+
+def _compared(case: str, name: str, pairs: Pairs, limit: float) -> Result:
+    return Result(
+        name,
+        pairs.ratio,
+        limit,
+        "x",
+        ours_s=pairs.ours_s,
+        theirs_s=pairs.theirs_s,
+        case=case,
+        anonymous_bytes=pairs.anonymous_bytes,
+        runs={side: figures(listed) for side, listed in (("ours", pairs.ours), ("theirs", pairs.theirs))},
+    )
 
 
 def _stored_bytes(folder: Path) -> int:

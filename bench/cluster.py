@@ -10,15 +10,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bbr.cli.main import run as bbr_in_process
 from bbr.demo.keyspace import Keyspace, apply_changes, grant_lease
 from bbr.etcd import write
 from bbr.etcd.client import EtcdClient
 from bbr.servers.binaries import find, search_path
 from bbr.servers.etcd import EtcdServers, start_etcd
+from bench.measure import run
 
 ETCD_VERSION = "3.6.16"
 CHURN_SHARE = 0.01
+
+ROUNDS = 10
+"""Rounds of churn before anything is measured: a database that nothing was ever deleted from has no free pages."""
+
+KEPT_REVISIONS = 10
+"""What a compaction leaves, each up to 100 changes: the last thousand, as kube-apiserver leaves the last minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +80,15 @@ class Site:
         """etcdctl's own snapshot."""
         return [str(self.programs.etcdctl), "--endpoints", self.servers.endpoints[0], "snapshot", "save", str(target)]
 
+    def restore(self, target: Path) -> list[str]:
+        """The newest backup to a snapshot file."""
+        return self.bbr("restore", "etcd", "latest", "--identity", str(self.identity), "--to-snapshot", str(target))
+
     def churn(self) -> None:
-        """One round: 1 % of the objects change, and all but the last transaction is compacted."""
+        """One round: 1 % of the objects change, and all but the last `KEPT_REVISIONS` are compacted."""
         count = max(int(len(self.keyspace) * CHURN_SHARE), 1)
         revision = apply_changes(self.client, self.keyspace.churn(count), lease=self.lease)
-        write.compact(self.client, revision - 1)
+        write.compact(self.client, max(revision - KEPT_REVISIONS, 1))
 
     def _endpoint(self) -> list[str]:
         return ["--endpoints", self.servers.endpoints[0]]
@@ -96,17 +106,15 @@ def programs() -> Programs:
 
 @contextmanager
 def site(folder: Path, objects: int) -> Iterator[Site]:
-    """Start, load and compact an etcd with ``objects`` objects, and make an empty repository."""
+    """Start and load an etcd with ``objects`` objects, churn it `ROUNDS` times, and make an empty repository."""
     found = programs()
     flags = ("--quota-backend-bytes", str(16 << 30))
     with start_etcd(found.etcd, folder / "etcd", flags=flags) as servers, servers.client() as client:
         keyspace, lease = Keyspace(seed=1), grant_lease(client)
-        revision = apply_changes(client, keyspace.create(objects), lease=lease)
-        write.compact(client, revision - 1)
+        apply_changes(client, keyspace.create(objects), lease=lease)
         here = Site(folder, found, servers, client, keyspace, lease)
-        code = bbr_in_process(
-            [*here.bbr("init")[1:], "--keys-dir", str(folder / "keys"), "--writer", "bench", "-o", "json"]
-        )
-        if code:
-            raise SystemExit(f"bench: bbr init ended with {code}")
+        for _ in range(ROUNDS):
+            here.churn()
+        words = ["init", "--keys-dir", str(folder / "keys"), "--writer", "bench"]
+        run(here.bbr(*words), environ=here.environ, folder=folder)
         yield here

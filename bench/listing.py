@@ -19,8 +19,8 @@ from bbr.repository.root import TrustedRoot
 from bbr.servers.binaries import find, search_path
 from bbr.servers.minio import start_minio
 from bbr.stores.minio import MinioStore
-from bench.cases import Result, Told
-from bench.measure import run
+from bench.cases import LIST, Result, Told, figures, peak
+from bench.measure import Run, run
 
 GENERATION = 24
 
@@ -47,18 +47,21 @@ def listing(folder: Path, bbr: Path, backups: int, runs: int, told: Told) -> lis
             "MINIO_SECRET_KEY": server.secret_key,
         }
         command = [str(bbr), "list", "--repo", f"minio+http://{host}/bench/list", "-o", "json"]
-        cold: list[float] = []
-        warm: list[float] = []
+        cold: list[Run] = []
+        warm: list[Run] = []
         for number in range(runs):
             state = folder / f"list-state-{number}"
-            for seconds in (cold, warm):
-                seconds.append(run([*command, "--state-dir", str(state)], environ=environ, folder=folder).wall_s)
+            for measured in (cold, warm):
+                measured.append(run([*command, "--state-dir", str(state)], environ=environ, folder=folder))
             shutil.rmtree(state)
-            told(f"  cold {cold[-1]:.2f} s, warm {warm[-1]:.2f} s")
-    return [
-        Result(f"bbr list of {backups:,} backups in MinIO, cold", statistics.median(cold), 20, "s"),
-        Result(f"bbr list of {backups:,} backups in MinIO, warm", statistics.median(warm), 2, "s"),
-    ]
+            told(f"  cold {cold[-1].wall_s:.2f} s, warm {warm[-1].wall_s:.2f} s")
+    what = f"bbr list of {backups:,} backups in MinIO"
+    return [_listed(f"{what}, cold", cold, limit_s=20), _listed(f"{what}, warm", warm, limit_s=2)]
+
+
+def _listed(name: str, runs: list[Run], *, limit_s: float) -> Result:
+    seconds = statistics.median(one.wall_s for one in runs)
+    return Result(name, seconds, limit_s, "s", case=LIST, anonymous_bytes=peak(runs), runs={"ours": figures(runs)})
 
 
 def _start(backups: int) -> datetime:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +22,10 @@ DEFAULT_ETCD = "3.6.16"
 QUICK = ("--unsafe-no-fsync",)
 END_TIME = timedelta(seconds=5)
 """What is killed with its parent ends a moment after it."""
+
+
+# A shell that starts the run in the background makes it ignore Ctrl-C, and every program that it starts with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -39,8 +39,11 @@ def _children() -> list[str]:
 
 
 def _command_line(pid: str) -> str:
-    """Empty for one that has ended and was not waited for."""
+    """Empty for one that has ended, whether it was waited for or not."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        if "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text():
+            return ""
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except (FileNotFoundError, ProcessLookupError):
         return ""
+    return command or "(between fork and exec)"  # where there is no command line yet

@@ -49,13 +49,14 @@ def start_minio(binary: Path, base: Path) -> Iterator[MinioServer]:
     command = [str(binary), "server", "--quiet", "--address", f"{LOOPBACK}:{port}"]
     command += ["--console-address", f"{LOOPBACK}:{console}", str(base / "data")]
     with Process("minio", command, log=base / "minio.log", environ=environ) as process:
-        process.wait_ready(lambda: _is_live(endpoint), what=endpoint)
+        process.wait_ready(lambda: _is_ready(endpoint), what=endpoint)
         yield server
 
 
-def _is_live(endpoint: str) -> bool:
+def _is_ready(endpoint: str) -> bool:
+    # /live and /ready answer 200 before there is anything to serve: one bucket in fifteen then took a minute to make.
     try:
-        with urllib.request.urlopen(f"{endpoint}/minio/health/live", timeout=2) as answer:  # noqa: S310 - our own URL
+        with urllib.request.urlopen(f"{endpoint}/minio/health/cluster", timeout=2) as answer:  # noqa: S310 - our own URL
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):  # not yet
         return False
