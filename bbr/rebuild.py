@@ -12,7 +12,6 @@ import hashlib
 import mmap
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from bbr.repository.manifest import EtcdEntry
 from bbr.repository.transfer import Meter, fetch_into
 from bbr.scratch import scratch_folder
 from bbr.stores.store import Store
+from bbr.threads import pool
 
 KEY_BUCKET = b"key"
 _COPY_BYTES = 8 * 1024 * 1024
@@ -180,9 +180,13 @@ def _fetched(
 
 
 def _checked(path: Path, promised: EtcdEntry, *, has_trailer: bool) -> Rebuilt:
-    """Check a bolt file against the manifest, and its trailing hash, or append that. HashKV and SHA-256 run abreast."""
-    with ThreadPoolExecutor(1, thread_name_prefix="sha256") as pool, Snapshot.open(path) as snapshot:
-        trailing = pool.submit(_sha256, path, snapshot.size_bytes)
+    """Check a bolt file against the manifest, and its trailing hash, or append that.
+
+    HashKV, SHA-256 and the way to the disk run abreast: each waits for something else.
+    """
+    with pool(2, "checking") as threads, Snapshot.open(path) as snapshot:
+        trailing = threads.submit(_sha256, path, snapshot.size_bytes)
+        written = threads.submit(_sync, path)
         actual = hash_kv(snapshot.reader, promised.revision, promised.compact_revision)
         if snapshot.has_trailer != has_trailer:
             raise SnapshotDamaged(f"{path.name}: the trailing hash is missing")
@@ -192,6 +196,7 @@ def _checked(path: Path, promised: EtcdEntry, *, has_trailer: bool) -> Rebuilt:
                 f"the manifest promises {promised.revision}, {promised.hash_kv}"
             )
         digest = trailing.result()
+        written.result()
     if has_trailer:
         _check_trailer(path, digest)
     else:
@@ -226,10 +231,14 @@ def _sha256(path: Path, size_bytes: int) -> bytes:
     return digest.digest()
 
 
-def _publish(path: Path, target: Path) -> None:
-    """Give the finished file its name, durably, unless something took that name meanwhile."""
+def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def _publish(path: Path, target: Path) -> None:
+    """Give the finished file its name, durably, unless something took that name meanwhile."""
+    _sync(path)
     path.chmod(0o600)
     try:
         os.link(path, target)

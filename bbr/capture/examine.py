@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bbr.errors import EtcdCompacted, HashMismatch
@@ -15,7 +16,10 @@ from bbr.threads import pool
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """``hash_kv`` is the file's, at its own revision and at ``compact_revision``; if ``compared`` also the server's."""
+    """``hash_kv`` is the file's, at its own revision and at ``compact_revision``, as a member that starts on it answers.
+
+    If ``compared``, the server answered the same as the file, at the compact revision that the server had by then.
+    """
 
     scan: Scan
     hash_kv: int
@@ -34,7 +38,7 @@ def examine(snapshot: Snapshot, source: EtcdClient, *, seed: int, compare: bool)
         asked = threads.submit(source.hash_kv, snapshot.revision) if compare else None
         scanned = scan(snapshot, compact_revision=finished, seed=seed, group=kubernetes_prefix)
         if asked is None:
-            return Examined(scanned, scanned.hash_kv, finished, compared=False)
+            return _examined(snapshot, scanned, {finished: scanned.hash_kv}, compared=False)
         answer = asked.result()
     if answer.compact_revision > snapshot.revision:
         raise EtcdCompacted(f"{source.endpoint} compacted past revision {snapshot.revision} while it was read")
@@ -56,4 +60,14 @@ def examine(snapshot: Snapshot, source: EtcdClient, *, seed: int, compare: bool)
             f"the server itself answers {answer.hash}",
             hint="run the backup again; if it stays, check this member's disk and back up another member",
         )
-    return Examined(scanned, own, compact, compared=True)
+    return _examined(snapshot, scanned, {finished: scanned.hash_kv, compact: own}, compared=True)
+
+
+def _examined(snapshot: Snapshot, scanned: Scan, known: Mapping[int, int], *, compared: bool) -> Examined:
+    """What the manifest promises: a member that starts on the file knows of no later compaction than the file does.
+
+    One that the file holds unfinished counts: etcd takes it up again when it starts (its ``store.restore``).
+    """
+    compact = max(snapshot.compact_revision, snapshot.scheduled_compact_revision)
+    own = known[compact] if compact in known else hash_kv(snapshot.reader, snapshot.revision, compact)
+    return Examined(scanned, own, compact, compared)
