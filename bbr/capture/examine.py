@@ -16,9 +16,9 @@ from bbr.threads import pool
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """``hash_kv`` is the file's, at its own revision and at ``compact_revision``, as a member that starts on it answers.
+    """``hash_kv`` is the file's, at its own revision and at ``compact_revision``: as a member on it answers.
 
-    If ``compared``, the server answered the same as the file, at the compact revision that the server had by then.
+    If ``compared``, file and server agreed, at the compact revision that the server had by then.
     """
 
     scan: Scan
