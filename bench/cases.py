@@ -115,7 +115,9 @@ def restore(site: Site, pairs: int, told: Told, *, increments: int = 24) -> list
         return run(words, environ=site.environ, folder=folder)
 
     name = f"restore of a base and {increments} increments"
-    return [_compared(RESTORE, name, interleave(pairs, ours, theirs, told=told), limit=1.5)]
+    database_bytes = site.client.status().db_size_bytes
+    note = f"both sides' file has {target.stat().st_size:,} bytes, etcd's own database {database_bytes:,}"
+    return [_compared(RESTORE, name, interleave(pairs, ours, theirs, told=told), limit=1.5, note=note)]
 
 
 def help_text(site: Site, pairs: int, told: Told) -> list[Result]:
@@ -165,7 +167,7 @@ def peak(runs: Iterable[Run]) -> int:
     return max(one.anonymous_bytes for one in runs)
 
 
-def _compared(case: str, name: str, pairs: Pairs, limit: float) -> Result:
+def _compared(case: str, name: str, pairs: Pairs, limit: float, note: str = "") -> Result:
     return Result(
         name,
         pairs.ratio,
@@ -176,6 +178,7 @@ def _compared(case: str, name: str, pairs: Pairs, limit: float) -> Result:
         case=case,
         anonymous_bytes=pairs.anonymous_bytes,
         runs={side: figures(listed) for side, listed in (("ours", pairs.ours), ("theirs", pairs.theirs))},
+        note=note,
     )
 
 
