@@ -34,9 +34,6 @@ from bbr.repository.transfer import PartWriter, pieces, put_and_read_back, slice
 from bbr.scratch import scratch_folder
 from bbr.stores.store import Store
 
-SHA256_BYTES = 32
-"""The trailing hash of a snapshot file, in bytes."""
-
 CLOCK_LIMIT = timedelta(minutes=15)
 """This host's clock may differ so much from the store's. Nothing trusts the host's; past it something is wrong."""
 
@@ -171,7 +168,8 @@ def _store_etcd(one: Taken, parts: PartWriter, *, base: bool) -> EtcdEntry:
         refs = parts.send(slices(snapshot.whole), what=what, total_bytes=total)
     else:
         parent = one.live.sequence
-        stream = encode(one.change.removed, added_records(snapshot.reader, one.change.added), snapshot.small_buckets())
+        records = added_records(snapshot.reader, one.examined.scan.revisions, one.change.added)
+        stream = encode(one.change.removed, records, snapshot.small_buckets())
         what = f"etcd {name}: sealing and storing {len(one.change.added):,} new records"
         refs = parts.send(pieces(stream), what=what)
     return EtcdEntry(
@@ -191,7 +189,7 @@ def _store_etcd(one: Taken, parts: PartWriter, *, base: bool) -> EtcdEntry:
         records=len(one.examined.scan.digests),
         page_size=snapshot.reader.page_size,
         snapshot_bytes=len(snapshot.whole),
-        snapshot_sha256=bytes(snapshot.whole[-SHA256_BYTES:]).hex(),
+        snapshot_sha256=snapshot.trailer.hex(),
         parent=parent,
         parts=refs,
     )
@@ -229,7 +227,7 @@ def _commit(manifest: Manifest, lives: tuple[Live, ...], caches: CacheFiles, sto
 def _outcome(backup: Backup, taken: Sequence[Taken], why_base: str, parts: PartWriter, seconds: float) -> Outcome:
     return Outcome(
         backup=backup,
-        kinds=tuple("increment" if entry.parent is not None else "base" for entry in backup.manifest.etcds),
+        kinds=tuple(entry.kind for entry in backup.manifest.etcds),
         why_base=why_base,
         stored_bytes=parts.stored_bytes,
         raw_bytes=parts.raw_bytes,

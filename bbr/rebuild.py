@@ -8,23 +8,22 @@ one that the signed manifest promises, or nothing is handed out.
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bbr.durable import sync_file, sync_folder
 from bbr.errors import HashMismatch, SnapshotDamaged, TargetNotEmpty
 from bbr.etcd.bolt.read import BoltReader, Leaf
 from bbr.etcd.bolt.write import BoltWriter
 from bbr.etcd.hashkv import hash_kv
-from bbr.etcd.snapshot import Snapshot
+from bbr.etcd.mvcc import KEY_BUCKET
+from bbr.etcd.snapshot import Snapshot, append_trailer
 from bbr.progress import Progress
 from bbr.repository.archive import Archive
 from bbr.repository.catalog import Backup
-from bbr.repository.epoch import open_epoch
 from bbr.repository.frames import REVISION_KEY_BYTES, Increment, Pair, decode
 from bbr.repository.keys import Identity
 from bbr.repository.manifest import EtcdEntry
@@ -33,8 +32,6 @@ from bbr.scratch import scratch_folder
 from bbr.stores.store import Store
 from bbr.threads import pool
 
-KEY_BUCKET = b"key"
-_COPY_BYTES = 8 * 1024 * 1024
 _WRITE_BUFFER_BYTES = 4 * 1024 * 1024
 
 
@@ -60,18 +57,18 @@ def rebuild(archive: Archive, backup: Backup, etcd: str, target: Path, *, progre
     """
     if os.path.lexists(target):
         raise TargetNotEmpty(f"{target} exists; it was left as it is")
-    identity = open_epoch(archive.store, archive.trusted, backup.manifest.epoch, archive.identities)
+    identity = archive.epoch_identity(backup)
     entries = [link.manifest.etcd(etcd) for link in archive.catalog.chain(backup, etcd)]
     streams_bytes = sum(part.raw_bytes for entry in entries for part in entry.parts)
     result_bytes = streams_bytes if len(entries) > 1 else 0
-    with scratch_folder(target.parent, needed_bytes=streams_bytes + result_bytes) as scratch, ExitStack() as opened:
+    with scratch_folder(target.parent, needed_bytes=streams_bytes + result_bytes) as scratch:
         progress.step(f"fetching etcd {etcd}: a base and {len(entries) - 1} increments")
         base, *increments = _fetched(archive.store, entries, identity, scratch, progress)
         if increments:
             buffers = [_mapped(path) for path in increments]
             progress.step(f"merging {len(increments)} increments by revision")
-            snapshot = opened.enter_context(Snapshot.open(base))
-            _merge(snapshot.reader, Collapsed.of(buffers), base)
+            with Snapshot.open(base) as snapshot:
+                _merge(snapshot.reader, Collapsed.of(buffers), base)
         progress.step("checking HashKV and the trailing hash")
         rebuilt = _checked(base, entries[-1], has_trailer=not increments)
         _publish(base, target)
@@ -185,8 +182,8 @@ def _checked(path: Path, promised: EtcdEntry, *, has_trailer: bool) -> Rebuilt:
     HashKV, SHA-256 and the way to the disk run abreast: each waits for something else.
     """
     with pool(2, "checking") as threads, Snapshot.open(path) as snapshot:
-        trailing = threads.submit(_sha256, path, snapshot.size_bytes)
-        written = threads.submit(_sync, path)
+        trailing = threads.submit(snapshot.digest)
+        written = threads.submit(sync_file, path)
         actual = hash_kv(snapshot.reader, promised.revision, promised.compact_revision)
         if snapshot.has_trailer != has_trailer:
             raise SnapshotDamaged(f"{path.name}: the trailing hash is missing")
@@ -197,11 +194,10 @@ def _checked(path: Path, promised: EtcdEntry, *, has_trailer: bool) -> Rebuilt:
             )
         digest = trailing.result()
         written.result()
-    if has_trailer:
-        _check_trailer(path, digest)
-    else:
-        with path.open("ab") as out:
-            out.write(digest)
+        if has_trailer and snapshot.trailer != digest:
+            raise SnapshotDamaged(f"{path.name}: the trailing hash does not match")
+    if not has_trailer:
+        append_trailer(path, digest)
     return Rebuilt(
         path=path,
         revision=promised.revision,
@@ -213,42 +209,15 @@ def _checked(path: Path, promised: EtcdEntry, *, has_trailer: bool) -> Rebuilt:
     )
 
 
-def _check_trailer(path: Path, digest: bytes) -> None:
-    with path.open("rb") as file:
-        file.seek(-len(digest), os.SEEK_END)
-        if file.read() != digest:
-            raise SnapshotDamaged(f"{path.name}: the trailing hash does not match")
-
-
-def _sha256(path: Path, size_bytes: int) -> bytes:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        left = size_bytes
-        while left:
-            block = file.read(min(_COPY_BYTES, left))
-            digest.update(block)
-            left -= len(block)
-    return digest.digest()
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
 def _publish(path: Path, target: Path) -> None:
     """Give the finished file its name, durably, unless something took that name meanwhile."""
-    _sync(path)
+    sync_file(path)
     path.chmod(0o600)
     try:
         os.link(path, target)
     except FileExistsError as err:
         raise TargetNotEmpty(f"{target} exists; it was left as it is") from err
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(target.parent)
 
 
 def _mapped(path: Path) -> memoryview:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,12 +31,11 @@ from bbr.progress import Progress
 from bbr.rebuild import rebuild
 from bbr.repository.archive import Archive
 from bbr.repository.catalog import Backup
-from bbr.repository.epoch import check_sealed, open_epoch
-from bbr.repository.inventory import decode_inventory
+from bbr.repository.epoch import check_sealed
 from bbr.repository.manifest import PartRef
 from bbr.repository.parts import check_part
 from bbr.repository.root import Administrator, Reader
-from bbr.repository.transfer import fetch, read_part
+from bbr.repository.transfer import read_part
 from bbr.scratch import scratch_folder
 from bbr.servers.etcd import boot_etcd
 from bbr.threads import pool
@@ -92,7 +91,6 @@ def verify_readable(
     Raises `KeyRefused` when no identity opens it, `NoSpace`, and what the store raises when it does not answer.
     """
     manifest = backup.manifest
-    open_epoch(archive.store, archive.trusted, manifest.epoch, archive.identities)
     yield _check(f"{manifest.backup_id}: inventory", partial(_inventory, archive, backup))
     for entry in manifest.etcds:
         with scratch_folder(scratch) as folder:
@@ -157,8 +155,7 @@ def _manifest(archive: Archive, backup: Backup) -> str:
     return f"signed by writer {backup.manifest.writer}"
 
 
-def _parts(archive: Archive, parts: Iterable[PartRef]) -> str:
-    parts = list(parts)
+def _parts(archive: Archive, parts: Sequence[PartRef]) -> str:
     with pool(_THREADS, "verify") as threads:
         problems = [problem for problem in threads.map(partial(_part_problem, archive), parts) if problem]
     if problems:
@@ -175,9 +172,7 @@ def _part_problem(archive: Archive, part: PartRef) -> str:
 
 
 def _inventory(archive: Archive, backup: Backup) -> str:
-    identity = open_epoch(archive.store, archive.trusted, backup.manifest.epoch, archive.identities)
-    inventory = decode_inventory(b"".join(fetch(archive.store, backup.manifest.inventory, identity)))
-    counts = {name: sum(prefixes.values()) for name, prefixes in inventory.objects.items()}
+    counts = {name: sum(prefixes.values()) for name, prefixes in archive.inventory(backup).objects.items()}
     return ", ".join(f"{name}: {count:,} objects" for name, count in sorted(counts.items()))
 
 

@@ -25,10 +25,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from bbr.repository.frames import REVISION_KEY_BYTES
+
 MAGIC = b"bbr cache 1\n"
 _LENGTH = struct.Struct(">I")
 _SHA256_BYTES = 32
-_REVISION_KEY_BYTES = 17
 _DIGEST_BYTES = 8
 
 
@@ -144,7 +145,7 @@ def _read(path: Path) -> Cache | None:
 def _lives(body: memoryview, headers: Sequence[dict[str, int | str]]) -> Iterator[Live]:
     at = 0
     for header in headers:
-        middle = at + int(header["records"]) * _REVISION_KEY_BYTES
+        middle = at + int(header["records"]) * REVISION_KEY_BYTES
         end = middle + int(header["records"]) * _DIGEST_BYTES
         digests = array("Q", bytes(body[middle:end]))
         yield Live(

@@ -8,12 +8,12 @@ revisions were written anew): then there is no increment between them, and `Hist
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bbr.capture.cache import Live
 from bbr.etcd.bolt.read import BoltReader
+from bbr.etcd.mvcc import KEY_BUCKET
 from bbr.repository.frames import REVISION_KEY_BYTES
 
 _RUN = 128
@@ -71,17 +71,23 @@ def difference(chain: Live, revisions: bytes, digests: array[int]) -> Difference
     return result
 
 
-def added_records(reader: BoltReader, added: Sequence[int]) -> Iterator[tuple[memoryview, memoryview]]:
-    """The records at the given places (ascending), as (key, value) views of the snapshot. Skips whole pages."""
-    first = taken = 0
-    for leaf in reader.leaves(b"key"):
-        end = bisect_left(added, first + leaf.count, lo=taken)
-        if end > taken:
-            wanted = {added[at] - first for at in range(taken, end)}
-            for place, (key_start, value_start, value_end) in enumerate(leaf.places()):
-                if place in wanted:
-                    yield leaf.image[key_start:value_start], leaf.image[value_start:value_end]
-            taken = end
-        if taken == len(added):
-            return
-        first += leaf.count
+def added_records(
+    reader: BoltReader, revisions: bytes, added: Sequence[int]
+) -> Iterator[tuple[memoryview, memoryview]]:
+    """The records at the given places (ascending) of ``revisions``, as (key, value) views of the snapshot.
+
+    Begins at the first of them: nearly all lie at the end, and what lies before is not read.
+    """
+    size = REVISION_KEY_BYTES
+    wanted = (revisions[place * size : (place + 1) * size] for place in added)
+    revision = next(wanted, None)
+    if revision is None:
+        return
+    for leaf in reader.leaves(KEY_BUCKET, start=revision):
+        image = leaf.image
+        for key_start, value_start, value_end in leaf.places():
+            if image[key_start : key_start + size] == revision:
+                yield image[key_start:value_start], image[value_start:value_end]
+                revision = next(wanted, None)
+                if revision is None:
+                    return

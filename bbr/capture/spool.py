@@ -17,10 +17,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from bbr.errors import NoSpace, SnapshotDamaged
+from bbr.etcd.snapshot import TRAILER_BYTES
 from bbr.progress import Progress
-
-TRAILER_BYTES = 32
-"""SHA-256 of all before it, at the end of every snapshot stream."""
 
 SPARE_BYTES = 64 << 20
 """What a disk should have left after a snapshot: other programs live there too."""

@@ -169,7 +169,7 @@ def _data(manifest: Manifest) -> dict[str, object]:
         "etcds": [
             {
                 "name": entry.name,
-                "kind": "base" if entry.parent is None else "increment",
+                "kind": entry.kind,
                 "revision": entry.revision,
                 "hash_kv": entry.hash_kv,
                 "compared": entry.compared,
@@ -183,9 +183,8 @@ def _data(manifest: Manifest) -> dict[str, object]:
 
 
 def _etcd_text(entry: EtcdEntry) -> str:
-    kind = "base" if entry.parent is None else "increment"
     compared = "equal on all members asked" if entry.compared else f"not compared: {entry.not_compared_because}"
     return (
-        f"{kind} at revision {entry.revision:,}, {figures.size(entry.stored_bytes)} stored "
+        f"{entry.kind} at revision {entry.revision:,}, {figures.size(entry.stored_bytes)} stored "
         f"of {figures.size(entry.snapshot_bytes)}, HashKV {entry.hash_kv} ({compared})"
     )

@@ -75,7 +75,7 @@ def _row(backup: Backup, doubt: str) -> tuple[str, ...]:
         manifest.backup_id,
         figures.moment(manifest.time),
         status,
-        "+".join(dict.fromkeys("base" if entry.parent is None else "increment" for entry in manifest.etcds)),
+        "+".join(dict.fromkeys(entry.kind for entry in manifest.etcds)),
         ",".join(str(entry.revision) for entry in manifest.etcds),
         figures.size(sum(entry.snapshot_bytes for entry in manifest.etcds)),
         figures.size(manifest.stored_bytes),
@@ -97,7 +97,7 @@ def _data(backup: Backup, doubt: str) -> dict[str, object]:
         "etcds": [
             {
                 "name": entry.name,
-                "kind": "base" if entry.parent is None else "increment",
+                "kind": entry.kind,
                 "revision": entry.revision,
                 "snapshot_bytes": entry.snapshot_bytes,
             }

@@ -45,9 +45,6 @@ def command(*, backup_id: str, where: Where, cluster: str | None, identity: tupl
     """
     from bbr.cli.access import load_identities, open_repository
     from bbr.cli.config import load_config
-    from bbr.repository.epoch import open_epoch
-    from bbr.repository.inventory import decode_inventory
-    from bbr.repository.transfer import fetch
 
     config = load_config(where.config)
     identities, pins = load_identities(identity, config) if identity else ((), ())
@@ -57,8 +54,7 @@ def command(*, backup_id: str, where: Where, cluster: str | None, identity: tupl
     backup = archive.catalog.find(cluster or config.cluster, backup_id)
     inventory: Inventory | None = None
     if identities:
-        key = open_epoch(archive.store, archive.trusted, backup.manifest.epoch, identities)
-        inventory = decode_inventory(b"".join(fetch(archive.store, backup.manifest.inventory, key))).objects
+        inventory = archive.inventory(backup).objects
     output.report(report(archive, backup, inventory))
     if inventory is None:
         output.next_command(
@@ -142,7 +138,7 @@ def _chain(chain: tuple[Backup, ...], etcd: str) -> Table:
         rows.append(
             (
                 link.manifest.backup_id,
-                "base" if entry.parent is None else "increment",
+                entry.kind,
                 str(entry.revision),
                 str(len(entry.parts)),
                 figures.size(entry.stored_bytes),

@@ -5,16 +5,14 @@ Only for copies that are thrown away: what is restored keeps its users, and whet
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from bbr.etcd.bolt.write import BoltWriter
 from bbr.etcd.mvcc import KEY_BUCKET
-from bbr.etcd.snapshot import Snapshot
+from bbr.etcd.snapshot import Snapshot, append_trailer
 
 AUTH_BUCKET = b"auth"
 _ENABLED, _OFF = b"authEnabled", b"\x00"
-_BLOCK_BYTES = 8 << 20
 
 
 def disable_auth(path: Path) -> None:
@@ -30,8 +28,6 @@ def disable_auth(path: Path) -> None:
             for leaf in snapshot.reader.leaves(KEY_BUCKET):
                 writer.keep_leaf(leaf, leaf.first_key, leaf.last_key)
             writer.finish(KEY_BUCKET, small)
-    digest = hashlib.sha256()
-    with path.open("r+b") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-        file.write(digest.digest())
+    with Snapshot.open(path) as changed:
+        digest = changed.digest()
+    append_trailer(path, digest)

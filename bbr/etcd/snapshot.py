@@ -20,6 +20,8 @@ from bbr.etcd.bolt.read import BoltReader
 from bbr.etcd.mvcc import KEY_BUCKET, META_BUCKET, REVISION_BYTES, RevisionKey
 
 TRAILER_BYTES = 32
+"""SHA-256 of all before it, at the end of every snapshot stream and file."""
+
 SECTOR_BYTES = 512
 
 _BEYOND_ALL = b"\xff" * REVISION_BYTES
@@ -60,11 +62,20 @@ class Snapshot:
             # Not closed by hand: views of it may live on in an error or an iterator, and it goes with the last of them.
             yield cls(memoryview(mapped), path.name)
 
+    @property
+    def trailer(self) -> bytes:
+        """The trailing hash as it stands in the file; empty where there is none."""
+        return bytes(self.whole[self.size_bytes :])
+
+    def digest(self) -> bytes:
+        """SHA-256 of the bolt file: what the trailing hash should be."""
+        return hashlib.sha256(self.whole[: self.size_bytes]).digest()
+
     def check_trailer(self) -> None:
         """Raises `SnapshotDamaged` when the trailing hash is missing or wrong."""
         if not self.has_trailer:
             raise SnapshotDamaged(f"{self._what} has no trailing hash: it is cut, or a raw copy")
-        if hashlib.sha256(self.whole[: self.size_bytes]).digest() != self.whole[self.size_bytes :]:
+        if self.digest() != self.trailer:
             raise SnapshotDamaged(f"{self._what}: the trailing hash does not match its content")
 
     def small_buckets(self) -> dict[bytes, list[_Pair]]:
@@ -74,6 +85,12 @@ class Snapshot:
             for name in self.reader.bucket_names()
             if name != KEY_BUCKET
         }
+
+
+def append_trailer(path: Path, digest: bytes) -> None:
+    """Make a snapshot file of a bolt file, given its `Snapshot.digest`."""
+    with path.open("ab") as out:
+        out.write(digest)
 
 
 def _last_revision(reader: BoltReader) -> int:

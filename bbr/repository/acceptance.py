@@ -89,7 +89,6 @@ class Acceptance:
             return f"writer {signer.label} was revoked at {signer.revoked:%Y-%m-%d %H:%M} UTC, before this backup"
         if manifest.epoch not in self._epochs:
             return f"it is sealed for epoch {manifest.epoch}, which this repository does not have"
-        generation = names.parse_generation(manifest.generation)
-        if generation is None or manifest.time > generation.opened + GENERATION_TERM:
+        if manifest.time > manifest.opened + GENERATION_TERM:
             return "it was stored after its generation's term, when parts may already be pruned"
         return ""

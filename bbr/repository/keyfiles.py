@@ -19,6 +19,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from bbr.durable import sync_folder
 from bbr.errors import KeyRefused, TargetNotEmpty
 from bbr.repository import names
 from bbr.repository.keys import Identity, SigningKey
@@ -153,15 +154,7 @@ def _write_new(path: Path, body: bytes) -> None:
             file.write(body)
             file.flush()
             os.fsync(file.fileno())
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as err:
         path.unlink(missing_ok=True)
         raise KeyRefused(f"the key file {path} cannot be written: {err.strerror}") from err
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

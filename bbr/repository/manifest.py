@@ -40,6 +40,7 @@ REASONS_LIMIT = 100
 ALARMS_LIMIT = 100
 
 Status = Literal["complete", "partial"]
+Kind = Literal["base", "increment"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,11 @@ class EtcdEntry:
     snapshot_sha256: str
     parent: int | None
     parts: tuple[PartRef, ...]
+
+    @property
+    def kind(self) -> Kind:
+        """What its parts hold."""
+        return "base" if self.parent is None else "increment"
 
     @property
     def stored_bytes(self) -> int:

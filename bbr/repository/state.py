@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bbr.durable import sync_folder
 from bbr.errors import HeldByAnotherRun, NoSpace, PreconditionFailed, RootInvalid
 from bbr.repository import document, names
 from bbr.repository.document import Record, integer, matching
@@ -152,11 +153,7 @@ def _write_pin(path: Path, pin: Pin) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     except OSError as err:
         temporary.unlink(missing_ok=True)
         raise NoSpace(f"{path} cannot be written: {err.strerror}") from err

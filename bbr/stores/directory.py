@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bbr.durable import sync_folder
 from bbr.errors import (
     AccessDenied,
     AlreadyExists,
@@ -56,7 +57,7 @@ class DirectoryStore:
                     raise AlreadyExists(f"writing {name}: it exists already") from err
             finally:
                 temporary.unlink(missing_ok=True)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         return Stored(name, len(body), stored)
 
     def get(self, name: str, *, limit_bytes: int) -> bytes:
@@ -97,7 +98,7 @@ class DirectoryStore:
             return
         with self._translated(f"deleting {name}"):
             path.unlink(missing_ok=True)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
     def _walk(self, folder: Path, name: str) -> Iterator[Entry]:
         try:
@@ -132,7 +133,7 @@ class DirectoryStore:
         missing = [folder, *folder.parents][: len(folder.relative_to(self._root).parts)]
         for step in reversed(missing):
             step.mkdir(mode=0o700, exist_ok=True)
-            _sync_folder(step.parent)
+            sync_folder(step.parent)
 
     @contextmanager
     def _translated(self, doing: str) -> Iterator[None]:
@@ -168,14 +169,6 @@ def _write(path: Path, body: Buffer) -> datetime:
             rest = rest[out.write(rest) :]
         os.fsync(out.fileno())
         return datetime.fromtimestamp(os.fstat(out.fileno()).st_mtime, UTC)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove_stale(folder: Path) -> None:
