@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bbr.backup import CLOCK_LIMIT
 from bbr.capture.take import Source
 from bbr.cli import figures
 from bbr.cli.access import DEFAULT_WRITER_KEY, Repository, open_repository, repository_address
@@ -32,8 +33,6 @@ from bbr.stores.url import open_store
 
 CLOCK_NOTICE_S = 60.0
 """From so many seconds of difference on, the host's clock is worth a look. A backup is refused at 15 minutes."""
-
-CLOCK_LIMIT_S = 15 * 60.0
 
 SPOOL_SHARE = 1.1
 """Free space for the spool should be so many times the largest database."""
@@ -121,7 +120,7 @@ def _clock(difference_s: float) -> Verdict:
     if off < CLOCK_NOTICE_S:
         return Verdict("clock", "ok", detail)
     hint = "set this host's clock: timedatectl set-ntp true"
-    return Verdict("clock", "failed" if off > CLOCK_LIMIT_S else "warning", detail, hint)
+    return Verdict("clock", "failed" if off > CLOCK_LIMIT.total_seconds() else "warning", detail, hint)
 
 
 def _keys(subjects: Subjects, pins: list[Pin | None]) -> Iterator[Verdict]:

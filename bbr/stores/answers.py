@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -12,6 +12,7 @@ from bbr.errors import (
     AccessDenied,
     AlreadyExists,
     BbrError,
+    BodyTooLarge,
     BucketMissing,
     ClockSkew,
     NotAStore,
@@ -92,6 +93,31 @@ def check_order(name: str, before: str, *, doing: str) -> str:
     if name <= before:
         raise NotAStore(f"{doing}: {name[:80]!r} is listed after {before[:80]!r}", hint="run `bbr doctor`")
     return name
+
+
+def check_body(name: str, got: int, promised: int | None, limit_bytes: int) -> None:
+    """The body's ``got`` bytes are all that the answer's header promised (None: nothing), and within the limit.
+
+    Raises `BodyTooLarge`, or `StoreUnavailable` when it came cut.
+    """
+    if max(got, promised or 0) > limit_bytes:
+        raise BodyTooLarge(f"{name} has more than the {limit_bytes:,} bytes expected")
+    if promised is not None and got != promised:
+        raise StoreUnavailable(f"{name} came cut: {got:,} of {promised:,} bytes")
+
+
+def check_longer(name: str, held: datetime | None, until: datetime) -> None:
+    """Raises `AccessDenied` when an object that is locked until ``held`` would be free sooner."""
+    if held is not None and held > until:
+        raise AccessDenied(f"{name} is locked until {held:%Y-%m-%d %H:%M} UTC, which is never shortened")
+
+
+def rule_line(name: str, scope: str, acts: Sequence[str], prefix: str) -> str:
+    """One line for a lifecycle rule that does ``acts`` to ``scope``; "" when it touches nothing under ``prefix``."""
+    touches = scope.startswith(prefix) or prefix.startswith(scope)
+    if not touches or not acts:
+        return ""
+    return f"rule {name} on prefix {scope or '(all)'}: {', '.join(acts)}"
 
 
 def sha256_base64(body: Buffer) -> str:

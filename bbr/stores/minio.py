@@ -28,8 +28,8 @@ from minio.retention import Retention as MinioRetention
 from urllib3.exceptions import HTTPError, MaxRetryError
 from urllib3.exceptions import SSLError as TlsError
 
-from bbr.errors import AccessDenied, BodyTooLarge, NotAStore, StoreError, StoreUnavailable, UsageError
-from bbr.stores.answers import check_order, error_for, server_time, sha256_base64
+from bbr.errors import AccessDenied, NotAStore, StoreError, StoreUnavailable, UsageError
+from bbr.stores.answers import check_body, check_longer, check_order, error_for, rule_line, server_time, sha256_base64
 from bbr.stores.store import Buffer, Entry, Stored, Version, checked_name
 
 CONNECT_TIME_S = 5
@@ -155,9 +155,7 @@ class MinioStore:
 
     def extend_retention(self, name: str, until: datetime) -> None:
         """See `Retention.extend_retention`."""
-        held = self.retained_until(name)
-        if held is not None and held > until:
-            raise AccessDenied(f"{name} is locked until {held:%Y-%m-%d %H:%M} UTC, which is never shortened")
+        check_longer(name, self.retained_until(name), until)
         with self._translated(f"locking {name} for longer"):
             self._client.set_object_retention(self._bucket, self._key(name), MinioRetention(COMPLIANCE, until))
 
@@ -170,19 +168,18 @@ class MinioStore:
     def _rule(self, rule: Any) -> str:
         """One line for a rule that would touch what is ours, else ""."""
         scope = (rule.rule_filter.prefix if rule.rule_filter else "") or ""
-        touches = scope.startswith(self._prefix) or self._prefix.startswith(scope)
         parts = {
             "Expiration": rule.expiration,
             "Transitions": rule.transition,
             "NoncurrentVersionExpiration": rule.noncurrent_version_expiration,
         }
         acts = [word for word, part in parts.items() if part is not None]
-        if rule.status != "Enabled" or not touches or not acts:
+        if rule.status != "Enabled":
             return ""
-        return f"rule {rule.rule_id or 'without a name'} on prefix {scope or '(all)'}: {', '.join(acts)}"
+        return rule_line(rule.rule_id or "without a name", scope, acts, self._prefix)
 
     def _read(self, answer: Any, name: str, limit_bytes: int) -> bytes:
-        promised = int(answer.headers.get("content-length", -1))  # absent where the body comes in chunks
+        promised = answer.headers.get("content-length")  # absent where the body comes in chunks
         body = bytearray()
         try:
             # As it was sent: a body that says that it is compressed may grow without a limit.
@@ -194,10 +191,7 @@ class MinioStore:
                 answer.release_conn()
         finally:
             answer.close()
-        if max(promised, len(body)) > limit_bytes:
-            raise BodyTooLarge(f"{name} has more than the {limit_bytes:,} bytes expected")
-        if promised not in (-1, len(body)):
-            raise StoreUnavailable(f"{name} came cut: {len(body):,} of {promised:,} bytes")
+        check_body(name, len(body), None if promised is None else int(promised), limit_bytes)
         return bytes(body)
 
     def _key(self, name: str) -> str:

@@ -25,8 +25,8 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from bbr.errors import AccessDenied, BodyTooLarge, NotAStore, StoreError, StoreUnavailable, UsageError
-from bbr.stores.answers import check_order, error_for, server_time, sha256_base64
+from bbr.errors import AccessDenied, NotAStore, StoreError, StoreUnavailable, UsageError
+from bbr.stores.answers import check_body, check_longer, check_order, error_for, rule_line, server_time, sha256_base64
 from bbr.stores.store import Buffer, Entry, Stored, Version, checked_name
 
 CONNECT_TIME_S = 5
@@ -152,9 +152,7 @@ class S3Store:
 
     def extend_retention(self, name: str, until: datetime) -> None:
         """See `Retention.extend_retention`."""
-        held = self.retained_until(name)
-        if held is not None and held > until:
-            raise AccessDenied(f"{name} is locked until {held:%Y-%m-%d %H:%M} UTC, which is never shortened")
+        check_longer(name, self.retained_until(name), until)
         with self._translated(f"locking {name} for longer"):
             self._client.put_object_retention(
                 Bucket=self._bucket,
@@ -176,20 +174,16 @@ class S3Store:
     def _rule(self, rule: Any) -> str:
         """One line for a rule that would touch what is ours, else ""."""
         scope = rule.get("Filter", {}).get("Prefix", rule.get("Prefix", ""))
-        touches = scope.startswith(self._prefix) or self._prefix.startswith(scope)
         acts = [word for word in ("Expiration", "Transitions", "NoncurrentVersionExpiration") if word in rule]
-        if rule["Status"] != "Enabled" or not touches or not acts:
+        if rule["Status"] != "Enabled":
             return ""
-        return f"rule {rule.get('ID', 'without a name')} on prefix {scope or '(all)'}: {', '.join(acts)}"
+        return rule_line(rule.get("ID", "without a name"), scope, acts, self._prefix)
 
     def _read(self, answer: Any, name: str, limit_bytes: int) -> bytes:
         promised = answer.get("ContentLength")  # absent where the body comes in chunks
         body: bytes = answer["Body"].read(limit_bytes + 1) if promised is None or promised <= limit_bytes else b""
         answer["Body"].close()
-        if len(body) > limit_bytes or (promised is not None and promised > limit_bytes):
-            raise BodyTooLarge(f"{name} has more than the {limit_bytes:,} bytes expected")
-        if promised is not None and len(body) != promised:
-            raise StoreUnavailable(f"{name} came cut: {len(body):,} of {promised:,} bytes")
+        check_body(name, len(body), promised, limit_bytes)
         return body
 
     def _key(self, name: str) -> str:
