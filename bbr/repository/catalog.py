@@ -180,9 +180,12 @@ class _Loading:
         self._fresh: list[Row] = []
 
     def run(self, prefix: str, threads: int) -> None:
-        rows = self._cache.load(prefix) if self._cache else {}
+        with pool(1, "catalog") as reader:  # the store's answers are waited for meanwhile
+            loading = reader.submit(self._cache.load, prefix) if self._cache else None
+            entries = list(self._store.list(prefix))
+            rows = loading.result() if loading else {}
         news: list[Entry] = []
-        for entry in self._store.list(prefix):
+        for entry in entries:
             row = rows.pop(entry.name, None)
             if not self._recall(entry, row):
                 news.append(entry)
