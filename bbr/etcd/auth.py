@@ -25,8 +25,7 @@ def disable_auth(path: Path) -> None:
         small[AUTH_BUCKET] = sorted((settings | {_ENABLED: _OFF}).items())
         with path.open("r+b") as out:
             writer = BoltWriter(out, onto=snapshot.reader)
-            for leaf in snapshot.reader.leaves(KEY_BUCKET):
-                writer.keep_leaf(leaf, leaf.first_key, leaf.last_key)
+            writer.keep_bucket(snapshot.reader, KEY_BUCKET)
             writer.finish(KEY_BUCKET, small)
     with Snapshot.open(path) as changed:
         digest = changed.digest()

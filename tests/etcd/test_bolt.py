@@ -75,8 +75,7 @@ def test_leaf_pages_of_the_file_that_is_written_onto_are_kept(count: int) -> Non
     source = BoltReader(before)
     out = io.BytesIO(before + bytes(32))
     writer = BoltWriter(out, onto=source)
-    for leaf in source.leaves(b"key"):
-        writer.keep_leaf(leaf, leaf.first_key, leaf.last_key)
+    writer.keep_bucket(source, b"key")
     writer.add(b"999999", b"after")
     size = writer.finish(b"key", {b"meta": [(b"a", b"new")]})
     assert len(out.getvalue()) == size

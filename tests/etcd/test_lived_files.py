@@ -138,8 +138,7 @@ def kept(snapshot: Snapshot, path: Path) -> bytes:
     path.write_bytes(snapshot.whole[: snapshot.size_bytes])
     with path.open("r+b") as out:
         writer = BoltWriter(out, onto=BoltReader(snapshot.whole[: snapshot.size_bytes]))
-        for leaf in snapshot.reader.leaves(KEY_BUCKET):
-            writer.keep_leaf(leaf, leaf.first_key, leaf.last_key)
+        writer.keep_bucket(snapshot.reader, KEY_BUCKET)
         size = writer.finish(KEY_BUCKET, snapshot.small_buckets())
         out.truncate(size)
     return path.read_bytes()

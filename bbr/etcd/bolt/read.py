@@ -68,6 +68,12 @@ class Leaf:
             at += ELEMENT_BYTES
         return found
 
+    def items(self) -> Iterator[tuple[memoryview, memoryview]]:
+        """Every key and value, in order."""
+        image = self.image
+        for key_start, value_start, value_end in self.places():
+            yield image[key_start:value_start], image[value_start:value_end]
+
     @property
     def first_key(self) -> bytes:
         """The lowest key of the page."""
@@ -116,12 +122,28 @@ class BoltReader:
             if name == bucket:
                 yield from self._bucket_leaves(name, value, start)
 
+    def spans(self, bucket: bytes) -> Iterator[tuple[bytes, int]]:
+        """The lowest key that each leaf page of a bucket may hold, and its page, in key order: what the branches say.
+
+        No leaf is read here; `leaf` reads one, and checks it. A bucket without branches, of one page or less, has none.
+        """
+        for name, value in self._top():
+            root, _ = BUCKET_HEADER.unpack_from(value)
+            if name == bucket and root and self._page(root)[1] & BRANCH_PAGE:
+                for image, count in self._lowest_branches(root):
+                    yield from _spans(image, count)
+
+    def leaf(self, page_id: int) -> Leaf:
+        """One leaf page. Raises `SnapshotDamaged` when it is none."""
+        image, flags, count = self._page(page_id)
+        if not flags & LEAF_PAGE:
+            raise SnapshotDamaged(f"page {page_id} is no leaf page")
+        return Leaf(page_id, image, count)
+
     def items(self, bucket: bytes) -> Iterator[tuple[memoryview, memoryview]]:
         """Every key and value of a bucket, in order."""
         for leaf in self.leaves(bucket):
-            image = leaf.image
-            for key_start, value_start, value_end in leaf.places():
-                yield image[key_start:value_start], image[value_start:value_end]
+            yield from leaf.items()
 
     def check(self) -> None:
         """What ``bbolt check`` checks: every page reached once, ids in place, keys in order within and across pages."""
@@ -160,23 +182,44 @@ class BoltReader:
             yield Leaf(0, image, count)
 
     def _tree_leaves(self, root: int, start: bytes = b"") -> Iterator[Leaf]:
-        """Depth first, left to right. A loop, or children that are one page, would reach more pages than there are."""
+        """Left to right. Children that are one page would reach more pages than there are."""
+        if not self._page(root)[1] & BRANCH_PAGE:
+            lone = self.leaf(root)
+            if lone.count:
+                yield lone
+            return
+        left = self.high_water
+        for image, count in self._lowest_branches(root, start):
+            for page_id in _children(image, count, _child_of(image, count, start) if start else 0):
+                start = b""
+                leaf = self.leaf(page_id)
+                left -= len(leaf.image) // self.page_size
+                if left < 0:
+                    raise SnapshotDamaged(f"page {page_id} is reached again: the tree is no tree")
+                if leaf.count:
+                    yield leaf
+
+    def _lowest_branches(self, root: int, start: bytes = b"") -> Iterator[tuple[memoryview, int]]:
+        """The image and count of each branch page over leaves, left to right; all leaves of a tree lie equally deep.
+
+        A loop would reach more pages than there are.
+        """
         left = self.high_water
         stack: list[Iterator[int]] = [iter((root,))]
         while stack:
             for page_id in stack[-1]:
                 image, flags, count = self._page(page_id)
                 left -= len(image) // self.page_size
-                if left < 0:
-                    raise SnapshotDamaged(f"page {page_id} is reached again: the tree is no tree")
-                if flags & BRANCH_PAGE:
-                    if len(stack) == DEPTH_LIMIT:
-                        raise SnapshotDamaged(f"page {page_id} lies deeper than any real tree goes")
-                    stack.append(_children(image, count, _child_of(image, count, start) if start else 0))
-                    break
-                start = b""
-                if count:
-                    yield Leaf(page_id, image, count)
+                if left < 0 or not flags & BRANCH_PAGE:
+                    raise SnapshotDamaged(f"page {page_id} is reached again, or a leaf among branches: no tree")
+                if not count or self._page(next(_children(image, count)))[1] & LEAF_PAGE:
+                    start = b""
+                    yield image, count
+                    continue
+                if len(stack) == DEPTH_LIMIT:
+                    raise SnapshotDamaged(f"page {page_id} lies deeper than any real tree goes")
+                stack.append(_children(image, count, _child_of(image, count, start) if start else 0))
+                break
             else:
                 stack.pop()
 
@@ -234,6 +277,13 @@ def _meta(data: memoryview, start: int) -> tuple[int, int, int, int] | None:
 def _children(image: memoryview, count: int, first: int = 0) -> Iterator[int]:
     begin, end = HEADER_BYTES + first * ELEMENT_BYTES, HEADER_BYTES + count * ELEMENT_BYTES
     return (child for _, _, child in BRANCH_ELEMENT.iter_unpack(image[begin:end]))
+
+
+def _spans(image: memoryview, count: int) -> Iterator[tuple[bytes, int]]:
+    at, end = HEADER_BYTES, HEADER_BYTES + count * ELEMENT_BYTES
+    for position, key_bytes, child in BRANCH_ELEMENT.iter_unpack(image[at:end]):
+        yield bytes(image[at + position : at + position + key_bytes]), child
+        at += ELEMENT_BYTES
 
 
 def _child_of(image: memoryview, count: int, key: bytes) -> int:

@@ -33,7 +33,7 @@ from bbr.etcd.bolt.page import (
     VERSION,
     fnv1a,
 )
-from bbr.etcd.bolt.read import BoltReader, Leaf
+from bbr.etcd.bolt.read import BoltReader
 
 Buffer = bytes | bytearray | memoryview
 Child = tuple[bytes, int]
@@ -65,21 +65,26 @@ class BoltWriter:
     def add(self, key: Buffer, value: Buffer) -> None:
         """The next element of the large bucket."""
         own = bytes(key)
-        self._advance(own, own)
+        self._advance(own)
         size = ELEMENT_BYTES + len(own) + len(value)
         if self._pending and (self._pending_bytes + size > self._leaf_bytes or len(self._pending) == COUNT_LIMIT):
             self._flush()
         self._pending.append((own, value))
         self._pending_bytes += size
 
-    def keep_leaf(self, leaf: Leaf, first_key: bytes, last_key: bytes) -> None:
-        """A whole leaf page of the large bucket of the file that is written onto, as it is. One that lies inline there
-        gets a page."""
-        self._advance(first_key, last_key)
+    def keep_leaf(self, page_id: int, first_key: bytes) -> None:
+        """A leaf page of the file that is written onto, as it is. ``first_key``: the lowest that it may hold."""
+        self._advance(first_key)
         self._flush()
-        self._children.append((first_key, leaf.page_id or self._next_page))
-        if not leaf.page_id:
-            self._write_page(leaf.image)
+        self._children.append((first_key, page_id))
+
+    def keep_bucket(self, onto: BoltReader, name: bytes) -> None:
+        """Every leaf page of a bucket of the file that is written onto."""
+        for first_key, page_id in onto.spans(name):
+            self.keep_leaf(page_id, first_key)
+        if not self._children:
+            for key, value in onto.items(name):
+                self.add(key, value)
 
     def finish(self, big_bucket: bytes, small: Mapping[bytes, Sequence[tuple[bytes, bytes]]]) -> int:
         """Write the branches, the other buckets and the metas. Returns the size in bytes to which the file is cut."""
@@ -94,12 +99,10 @@ class BoltWriter:
         self._write_metas(root)
         return self._next_page * self._page_size
 
-    def _advance(self, first: bytes, last: bytes) -> None:
-        if not self._last_key < first or len(last) > KEY_LIMIT_BYTES:
-            raise SnapshotDamaged(
-                f"keys out of order, or too long: {first[:40].hex()} after {self._last_key[:40].hex()}"
-            )
-        self._last_key = last
+    def _advance(self, key: bytes) -> None:
+        if not self._last_key < key or len(key) > KEY_LIMIT_BYTES:
+            raise SnapshotDamaged(f"keys out of order, or too long: {key[:40].hex()} after {self._last_key[:40].hex()}")
+        self._last_key = key
 
     def _flush(self) -> None:
         if self._pending:
