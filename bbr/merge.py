@@ -18,6 +18,7 @@ from bbr.etcd.mvcc import KEY_BUCKET
 from bbr.repository.frames import REVISION_KEY_BYTES, Increment, Pair, decode
 
 _WRITE_BUFFER_BYTES = 4 * 1024 * 1024
+_ABSENT = "an increment removes a revision that the chain before it does not hold"
 _ABOVE_ALL = b"\xff" * (REVISION_KEY_BYTES + 2)
 """Above every revision key, its mark included."""
 
@@ -32,17 +33,28 @@ class Collapsed:
 
     @classmethod
     def of(cls, streams: Sequence[memoryview]) -> Collapsed:
-        """Apply the increments in their order: what one adds, a later one may remove again."""
+        """Apply the increments in their order: what one adds, a later one may remove again.
+
+        Raises `SnapshotDamaged` where one does not follow from those before it, `PartDamaged` for a torn stream.
+        """
         removed: set[bytes] = set()
         added: dict[bytes, tuple[bytes, memoryview]] = {}
         increment = Increment([], [], {})
         for stream in streams:
             increment = decode(stream)
             for revision in increment.removed:
-                if added.pop(revision, None) is None:
-                    removed.add(revision)
+                if added.pop(revision, None) is not None:
+                    continue
+                if revision in removed:
+                    raise SnapshotDamaged(_ABSENT)
+                removed.add(revision)
             for key, start, end in increment.records:
-                added[key[:REVISION_KEY_BYTES]] = (key, stream[start:end])
+                revision = key[:REVISION_KEY_BYTES]
+                if revision in added:
+                    raise SnapshotDamaged("an increment adds a revision that the chain before it holds")
+                added[revision] = (key, stream[start:end])
+            if KEY_BUCKET in increment.buckets:
+                raise SnapshotDamaged("an increment holds the bucket of the records as a small one")
         return cls(sorted(removed), [added[revision] for revision in sorted(added)], increment.buckets)
 
 
@@ -93,7 +105,7 @@ class _Pending:
             writer.add(*self._added[self._next_added])
             self._next_added += 1
         if self._to_remove() < key[:REVISION_KEY_BYTES]:
-            raise SnapshotDamaged("an increment removes a revision that the chain before it does not hold")
+            raise SnapshotDamaged(_ABSENT)
 
     def remove(self, key: bytes) -> bool:
         """Whether the base's record ``key`` is left out."""

@@ -101,6 +101,19 @@ def test_a_removed_revision_that_is_not_there_is_damage(count: int, absent: int,
         merged(tmp_path / "base", [increment([record_key(absent)], {})])
 
 
+def test_a_revision_that_is_removed_twice_or_added_twice_is_damage(tmp_path: Path) -> None:
+    base_file(tmp_path / "base", {record_key(main): b"" for main in range(9)}, 4096)
+    for change in (increment([record_key(3)], {}), increment([], {record_key(30): b"new"})):
+        with pytest.raises(SnapshotDamaged, match=r"an increment (removes|adds) a revision that the chain before it"):
+            merged(tmp_path / "base", [change, change])
+
+
+def test_the_bucket_of_records_is_no_small_one() -> None:
+    stream = memoryview(b"".join(encode([], [], {b"key": [(b"a", b"b")]})))
+    with pytest.raises(SnapshotDamaged, match="bucket of the records"):
+        Collapsed.of([stream])
+
+
 @pytest.mark.parametrize("count", [3, 500])
 def test_an_added_revision_that_is_there_already_is_damage(count: int, tmp_path: Path) -> None:
     base_file(tmp_path / "base", {record_key(main): bytes(900) for main in range(count)}, 4096)

@@ -48,12 +48,9 @@ SHA256 = r"[0-9a-f]{64}"
 EPOCH = rf"{STAMP}-[0-9a-f]{{8}}"
 GENERATION = rf"{STAMP}-{KEY_ID}-{NONCE}"
 PART = rf"clusters/{CLUSTER}/{GENERATION}/[0-9]{{6}}-{NONCE}-[0-9]{{5}}\.age"
-KEY_OBJECT = rf"keys/{EPOCH}/[0-9a-f]{{32}}(?:-[0-9a-z]{{1,16}})?\.age"
-ADMIN_OBJECT = rf"admin/{KEY_ID}/[0-9a-f]{{32}}(?:-[0-9a-z]{{1,16}})?\.age"
+KEY_OBJECT = rf"keys/{EPOCH}/[0-9a-f]{{32}}\.age"
+ADMIN_OBJECT = rf"admin/{KEY_ID}/[0-9a-f]{{32}}\.age"
 BACKUP_ID = rf"{CLUSTER}-{STAMP}-[0-9a-f]{{4}}"
-PART = rf"clusters/{CLUSTER}/{GENERATION}/[0-9]{{6}}-{NONCE}-[0-9]{{5}}\.age"
-KEY_OBJECT = rf"keys/{EPOCH}/[0-9a-f]{{32}}(?:-[0-9a-z]{{1,16}})?\.age"
-ADMIN_OBJECT = rf"admin/{KEY_ID}/[0-9a-f]{{32}}(?:-[0-9a-z]{{1,16}})?\.age"
 
 _CLUSTER = re.compile(CLUSTER)
 _STAMP = re.compile(STAMP)
