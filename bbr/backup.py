@@ -25,6 +25,7 @@ from bbr.progress import Progress
 from bbr.repository import names
 from bbr.repository.catalog import Backup, Catalog
 from bbr.repository.frames import encode
+from bbr.repository.heads import head_of, lost_finding
 from bbr.repository.inventory import encode_inventory
 from bbr.repository.keys import SigningKey
 from bbr.repository.manifest import GENERATION_TERM, EtcdEntry, Manifest, MemberState, encode_manifest
@@ -75,16 +76,30 @@ def run(
     with state.run_lock(request.cluster), scratch_folder(state.spool) as spool, ExitStack() as opened:
         nonce = secrets.token_hex(8)
         began = _announce(store, request.cluster, key, nonce)
-        catalog = Catalog.load(store, trusted, cluster=request.cluster, cache=state.manifests)
-        head = catalog.head(key.key_id)
+        catalog = Catalog.load(
+            store, trusted, cluster=request.cluster, cache=state.manifests, memory=state.heads, progress=progress
+        )
+        for gone in catalog.lost:
+            progress.warn(str(lost_finding(gone)))
+        lost = next((gone.sha256 for gone in catalog.lost if gone.writer == key.key_id), None)
+        newest = catalog.head(key.key_id)
+        # What was lost is named all the same: so everybody learns of it.
+        head = lost or (newest.sha256 if newest else None)
         caches = CacheFiles(state.caches, request.cluster)
-        cache = caches.load(head.sha256 if head else None)
+        cache = None if lost else caches.load(head)
         taken, missing = take_all(request.sources, cache, spool, opened, caution=request.caution, progress=progress)
         identity = _checked_identity(catalog, taken, request)
         why_base = (
             "a new generation was asked for"
             if request.new_generation
-            else why_new_generation(cache, taken, began=began, epoch=trusted.root.epoch.id, is_known=head is not None)
+            else why_new_generation(
+                cache,
+                taken,
+                began=began,
+                epoch=trusted.root.epoch.id,
+                is_known=head is not None,
+                is_lost=lost is not None,
+            )
         )
         chain = None if why_base else cache
         place = place_run(request.cluster, nonce, began=began, writer=key.key_id, chain=chain)
@@ -106,8 +121,8 @@ def run(
             generation=place.generation,
             sequence=place.sequence,
             nonce=nonce,
-            previous=head.sha256 if head else None,
-            heads=tuple(other.sha256 for other in catalog.heads() if other.manifest.writer != key.key_id),
+            previous=head,
+            heads=_other_heads(catalog, key.key_id),
             epoch=trusted.root.epoch.id,
             time=parts.time,
             backup_id=names.backup_id(request.cluster, began, secrets.token_hex(2)),
@@ -122,6 +137,7 @@ def run(
         kept = {live.name: live for live in chain.etcds} if chain else {}
         fresh = {one.source.name: one.to_remember(place.sequence) for one in taken}
         backup = _commit(manifest, tuple((kept | fresh).values()), caches, store, key)
+        _remember(state, backup, progress)
     outcome = _outcome(backup, taken, why_base, parts, time.monotonic() - started)
     if reasons:
         raise PartialBackup(
@@ -222,6 +238,21 @@ def _commit(manifest: Manifest, lives: tuple[Live, ...], caches: CacheFiles, sto
     put_and_read_back(store, name, body)
     caches.promote()
     return Backup(manifest=manifest, object_name=name, sha256=head, size_bytes=len(body))
+
+
+def _other_heads(catalog: Catalog, writer: str) -> tuple[str, ...]:
+    """The newest manifests of all other writers, those that the store has lost among them."""
+    seen = {other.manifest.writer: other.sha256 for other in catalog.heads()}
+    lost = {head.writer: head.sha256 for head in catalog.lost}
+    return tuple(sha256 for of, sha256 in sorted((seen | lost).items()) if of != writer)
+
+
+def _remember(state: State, backup: Backup, progress: Progress) -> None:
+    own = head_of(backup)
+    others = [head for head in state.heads.load() if (head.cluster, head.writer) != (own.cluster, own.writer)]
+    problem = state.heads.remember([*others, own])
+    if problem:
+        progress.warn(problem)
 
 
 def _outcome(backup: Backup, taken: Sequence[Taken], why_base: str, parts: PartWriter, seconds: float) -> Outcome:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bbr.durable import sync_file, sync_folder
+from bbr.durable import publish, sync_file, sync_folder
 from bbr.errors import HashMismatch, SnapshotDamaged, TargetNotEmpty
 from bbr.etcd.hashkv import hash_kv
 from bbr.etcd.snapshot import Snapshot, append_trailer
@@ -46,7 +46,8 @@ def rebuild(archive: Archive, backup: Backup, etcd: str, target: Path, *, progre
 
     ``target`` must not exist; it appears whole (0600, fsynced, renamed) or not at all. Scratch files lie beside it and
     are removed on every exit, those of a killed run by the next. Raises `TargetNotEmpty`, `PartDamaged`,
-    `SnapshotDamaged`, `HashMismatch`, `KeyRefused`, `NoSpace`, or what the store raises.
+    `SnapshotDamaged`, `HashMismatch`, `KeyRefused`, `NoSpace`, `PreconditionFailed` where the file system cannot do
+    that, or what the store raises.
     """
     if os.path.lexists(target):
         raise TargetNotEmpty(f"{target} exists; it was left as it is")
@@ -120,7 +121,7 @@ def _publish(path: Path, target: Path) -> None:
     sync_file(path)
     path.chmod(0o600)
     try:
-        os.link(path, target)
+        publish(path, target)
     except FileExistsError as err:
         raise TargetNotEmpty(f"{target} exists; it was left as it is") from err
     sync_folder(target.parent)

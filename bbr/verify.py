@@ -126,13 +126,13 @@ def _sealed_keys(archive: Archive) -> str:
 
 
 def _findings(archive: Archive, backup: Backup | None) -> str:
-    errors = [
-        finding
-        for finding in archive.catalog.findings
-        if finding.severity == "error" and (backup is None or finding.cluster == backup.manifest.cluster)
-    ]
+    errors = [finding for finding in archive.catalog.findings if finding.severity == "error"]
+    needed = {link.object_name for link in _links(archive, backup)}
+    concerned = [finding for finding in errors if backup is None or finding.object_name in needed]
+    if concerned:
+        raise ManifestInvalid("; ".join(str(finding) for finding in concerned))
     if errors:
-        raise ManifestInvalid("; ".join(str(finding) for finding in errors))
+        return f"nothing against this one; {len(errors)} findings about others, which `bbr list` shows"
     return f"{len(archive.catalog.backups)} manifests, their chains unbroken"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from google_crc32c import extend
 
-from bbr.errors import TargetNotEmpty
+from bbr.errors import UsageError
 from bbr.etcd.hashkv import hash_kv
 from bbr.etcd.mvcc import RevisionKey
 from bbr.etcd.snapshot import Snapshot
@@ -22,9 +22,13 @@ from bbr.rebuild import Rebuilt, rebuild
 from bbr.repository.archive import Archive
 from bbr.repository.catalog import Backup
 from bbr.scratch import scratch_folder
+from restore.target import check_parent, find_workplace, put_in_place
 
 DEFAULT_BUMP = 1_000_000_000
 """Revisions to skip, as etcd's documentation advises: more than any client can have seen since the backup."""
+
+FIRST_REFUSED_REVISION = 2**62
+"""etcd counts revisions up to 2^63-1 and does not look; from here on none is handed out, so that half is left."""
 
 WAL_BYTES = 64 * 1024 * 1024
 """What `etcdutl snapshot restore` allocates for the write-ahead log, in bytes."""
@@ -53,7 +57,11 @@ class Restored:
 
 
 def to_snapshot(archive: Archive, backup: Backup, etcd: str, target: Path, *, progress: Progress) -> Rebuilt:
-    """Write a snapshot file that any etcd tool takes. ``target`` must not exist. Raises as `rebuild` does."""
+    """Write a snapshot file that any etcd tool takes. ``target`` must not exist, the folder that it is in must.
+
+    Raises `UsageError`, or as `rebuild` does.
+    """
+    check_parent(target)
     return rebuild(archive, backup, etcd, target, progress=progress)
 
 
@@ -70,11 +78,14 @@ def to_data_dir(
 ) -> Restored:
     """Make one member's data directory. ``target`` must be missing or empty; it appears whole or not at all.
 
-    Raises `TargetNotEmpty`, `ToolMissing`, or as `rebuild` does.
+    An empty ``target`` keeps its owner, group and mode, and what is in it gets that owner and group; a new one is 0700.
+    Raises `UsageError` for a ``bump`` that etcd could not count, `TargetNotEmpty`, `ToolMissing`, or as `rebuild` does;
+    all but what fetching and `etcdutl` find are found before anything is fetched.
     """
-    _check_target(target)
     entry = backup.manifest.etcd(etcd)
-    with scratch_folder(target.parent, needed_bytes=2 * entry.snapshot_bytes + WAL_BYTES) as scratch:
+    _check_bump(entry.revision, bump)
+    workplace = find_workplace(target)
+    with scratch_folder(workplace, needed_bytes=2 * entry.snapshot_bytes + WAL_BYTES) as scratch:
         rebuilt = rebuild(archive, backup, etcd, scratch / "snapshot.db", progress=progress)
         progress.step(f"making the data directory with etcdutl {etcdutl.version}")
         etcdutl.restore(
@@ -90,8 +101,9 @@ def to_data_dir(
         bumped = rebuilt.revision + bump
         with Snapshot.open(rebuilt.path) as snapshot:
             bumped_hash = bumped_hash_kv(snapshot, bumped)
-        # The kernel refuses to rename over a folder that has something in it, so nothing is lost to a race.
-        (scratch / "data").rename(target)
+        # Before the rename: nobody sweeps a folder that an etcd runs on, if this run ends right after it.
+        rebuilt.path.unlink()
+        put_in_place(scratch / "data", target, workplace=workplace, warn=progress.warn)
         return Restored(target, rebuilt, etcdutl, bump, bumped, bumped_hash)
 
 
@@ -111,8 +123,10 @@ def bumped_hash_kv(snapshot: Snapshot, bumped_revision: int) -> int:
     return int(extend(live, RevisionKey(bumped_revision, 0, tombstone=False).encode()))
 
 
-def _check_target(target: Path) -> None:
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise TargetNotEmpty(f"{target} is not a directory; it was left as it is")
-    if target.is_dir() and any(target.iterdir()):
-        raise TargetNotEmpty(f"{target} is not empty; it was left as it is", hint="move it aside, or name another")
+def _check_bump(revision: int, bump: int) -> None:
+    if revision + bump >= FIRST_REFUSED_REVISION:
+        raise UsageError(
+            f"--bump-revision {bump} on revision {revision} leads to {revision + bump}; it must stay below 2^62, "
+            "because etcd cannot count beyond 2^63-1",
+            hint=f"give a smaller one: {DEFAULT_BUMP} is more than clients can have seen since a backup",
+        )

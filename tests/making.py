@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bbr.backup import Outcome, Request, run
 from bbr.capture.take import Caution, Source
+from bbr.errors import EtcdUnavailable
 from bbr.etcd import write
 from bbr.etcd.client import Credentials, EtcdClient
 from bbr.progress import Silent
@@ -19,6 +21,9 @@ from bbr.repository.catalog import Backup, Catalog
 from bbr.repository.keys import Identity, SigningKey
 from bbr.repository.root import TrustedRoot, load_roots
 from bbr.repository.state import State
+from bbr.servers.etcd import Member
+from bbr.servers.ports import free_ports
+from bbr.servers.process import Process
 from bbr.stores.store import Store
 from bbr.verify import Check, verify_readable, verify_stored
 
@@ -105,3 +110,26 @@ def churn(client: EtcdClient, round_number: int, *, keys: int = 100, value_bytes
     revision = write.delete(client, names[round_number % keys])
     write.compact(client, revision - 2)
     return revision
+
+
+@contextmanager
+def left_behind(member: Member, binary: Path) -> Iterator[None]:
+    """A stopped member serves its data as they were, and hears nothing from the others any more.
+
+    It is told to go on alone, on another peer port; its cluster id stays.
+    """
+    (peer,) = free_ports(1)
+    flags = ["--force-new-cluster", "--name", member.name, "--data-dir", str(member.data_dir)]
+    flags += ["--listen-client-urls", member.endpoint, "--advertise-client-urls", member.endpoint]
+    flags += ["--listen-peer-urls", f"http://127.0.0.1:{peer}", "--unsafe-no-fsync"]
+    with Process("the lonely etcd", [str(binary), *flags], log=member.log) as process, member.client() as client:
+        process.wait_ready(lambda: leads(client), what="the lonely member")
+        yield
+
+
+def leads(client: EtcdClient) -> bool:
+    """Whether this member answers and has a leader."""
+    try:
+        return client.status().leader_id != 0
+    except EtcdUnavailable:
+        return False

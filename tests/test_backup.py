@@ -90,6 +90,21 @@ def test_lost_cache_costs_a_base_and_nothing_else(etcd: EtcdServers, tmp_path: P
     assert site.failed_checks(tmp_path) == []
 
 
+def test_what_the_store_dropped_is_named_by_the_next_backup(etcd: EtcdServers, tmp_path: Path) -> None:
+    site = make_site(MemoryStore(), tmp_path)
+    first = site.backup(source(etcd.endpoints)).backup
+    second = site.backup(source(etcd.endpoints)).backup
+    site.store.delete(second.object_name)
+    assert site.archive().catalog.findings == ()
+    third = site.backup(source(etcd.endpoints))
+    assert third.why_base == "the writer's newest backup is gone from the store"
+    assert third.backup.manifest.previous == second.sha256
+    catalog = site.archive().catalog
+    assert [one.sha256 for one in catalog.backups] == [first.sha256, third.backup.sha256]
+    assert [finding.kind for finding in catalog.findings] == ["missing"]
+    assert site.backup(source(etcd.endpoints)).kinds == ("increment",)
+
+
 def test_generation_past_its_term_is_left_for_a_new_one(etcd: EtcdServers, tmp_path: Path) -> None:
     clock = Clock()
     site = make_site(MemoryStore(clock), tmp_path)

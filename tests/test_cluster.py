@@ -177,6 +177,12 @@ def test_two_etcds_are_one_backup_and_a_dead_one_makes_it_partial(
         assert [entry.name for entry in partial.etcds] == ["main"]
         assert site.archive().catalog.find(None, "latest").manifest.sequence == 0
         events.members[0].restart()
+        with events.client() as client:
+            damaged = client.status().member_id
+            write.raise_alarm(client, damaged, "CORRUPT")
+            with pytest.raises(PartialBackup, match=r"etcd events is missing: .*CORRUPT"):
+                site.backup(*both)
+            write.disarm(client, damaged, "CORRUPT")
         whole = site.backup(*both)
         small_etcd.members[0].kill()
         with pytest.raises(PartialBackup, match="etcd main is missing"):

@@ -52,9 +52,9 @@ def test_a_child_that_is_about_to_end_is_waited_for() -> None:
     program = (
         "import datetime, subprocess, time\n"
         "from tests.left_running import still_running\n"
-        "child = subprocess.Popen(['/bin/sleep', '0.5'])\n"
+        "child = subprocess.Popen(['/bin/sleep', '3'])\n"
         "began = time.monotonic()\n"
-        "assert still_running(limit=datetime.timedelta(0)) == [f'{child.pid}: /bin/sleep 0.5']\n"
+        "assert still_running(limit=datetime.timedelta(0)) == [f'{child.pid}: /bin/sleep 3']\n"
         "assert still_running(limit=datetime.timedelta(seconds=60)) == []\n"
         "assert time.monotonic() - began < 30\n"
     )

@@ -29,12 +29,14 @@ class Place:
 
 
 def why_new_generation(
-    cache: Cache | None, taken: Sequence[Taken], *, began: datetime, epoch: str, is_known: bool
+    cache: Cache | None, taken: Sequence[Taken], *, began: datetime, epoch: str, is_known: bool, is_lost: bool
 ) -> str:
     """Why a run that began at ``began`` (store time) cannot go on where this writer left off; empty when it can.
 
-    ``is_known``: the repository has a backup by this writer.
+    ``is_known``: the repository has a backup by this writer; ``is_lost``: this host remembers one that it has not.
     """
+    if is_lost:
+        return "the writer's newest backup is gone from the store"
     if cache is None:
         return (
             "this host does not remember the writer's newest backup in the repository"

@@ -12,7 +12,7 @@ from bbr.capture.cache import Cache, Live
 from bbr.capture.etcd import DEFAULT_PREFIX, Capture, capture_etcd
 from bbr.capture.examine import Examined, examine
 from bbr.capture.increment import Difference, HistoryDiffers, difference
-from bbr.errors import EtcdCompacted, EtcdError
+from bbr.errors import BbrError, EtcdCompacted
 from bbr.etcd.client import Credentials, connect
 from bbr.etcd.snapshot import Snapshot
 from bbr.progress import Progress
@@ -83,7 +83,7 @@ def take_all(
         live = next((live for live in cache.etcds if live.name == source.name), None) if cache else None
         try:
             taken.append(_take(source, live, spool / f"{source.name}.db", opened, caution=caution, progress=progress))
-        except EtcdError as err:
+        except BbrError as err:  # whatever is wrong with one etcd, the others are still worth having
             if len(sources) == 1:
                 raise
             progress.warn(f"etcd {source.name}: {err}")

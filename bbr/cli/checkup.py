@@ -16,17 +16,24 @@ from typing import Literal
 from bbr.backup import CLOCK_LIMIT
 from bbr.capture.take import Source
 from bbr.cli import figures
-from bbr.cli.access import DEFAULT_WRITER_KEY, Repository, open_repository, repository_address
+from bbr.cli.access import DEFAULT_WRITER_KEY, FilePin, Repository, open_repository, repository_address
 from bbr.cli.config import Config
 from bbr.cli.options import EtcdAccess, Where
 from bbr.cli.output import Output
 from bbr.cli.sources import cluster_name, find_sources
-from bbr.errors import BbrError, KeyRefused, ToolMissing, UsageError
+from bbr.errors import (
+    BbrError,
+    BucketMissing,
+    KeyRefused,
+    NotAStore,
+    StoreUnavailable,
+    ToolMissing,
+    UsageError,
+)
 from bbr.etcd.client import EtcdClient, Status
 from bbr.etcd.tools import find_etcdutl
 from bbr.progress import Progress
 from bbr.repository.keyfiles import read_identities, read_writer_key
-from bbr.repository.root import Pin
 from bbr.servers.binaries import find, search_path
 from bbr.stores.probe import probe
 from bbr.stores.url import open_store
@@ -36,6 +43,10 @@ CLOCK_NOTICE_S = 60.0
 
 SPOOL_SHARE = 1.1
 """Free space for the spool should be so many times the largest database."""
+
+_NOBODY_THERE = (StoreUnavailable, BucketMissing, NotAStore, UsageError)
+"""After these the store is not asked again: the answer would be the same, and take as long. A store that only refuses
+to be written to may still be read."""
 
 Result = Literal["ok", "warning", "failed", "skipped"]
 
@@ -66,11 +77,16 @@ class Subjects:
 def examine(subjects: Subjects, output: Output, progress: Progress) -> Iterator[Verdict]:
     """Look at everything, in the order in which a backup needs it."""
     progress.step("trying the store out")
-    yield from _store(subjects)
-    pins: list[Pin | None] = []
+    problems: list[BbrError] = []
+    yield from _store(subjects, problems)
+    pins: list[FilePin] = []
     yield from _keys(subjects, pins)
-    repository, verdict = _repository(subjects, output, pins)
-    yield verdict
+    repository = None
+    if any(isinstance(problem, _NOBODY_THERE) for problem in problems):
+        yield Verdict("repository", "skipped", "the store could not be looked at, for the reason above")
+    else:
+        repository, verdict = _repository(subjects, output, pins, progress)
+        yield verdict
     if repository is not None:
         yield from _writer(subjects, repository)
     progress.step("asking etcd")
@@ -84,11 +100,12 @@ def _failed(name: str, err: BbrError) -> Verdict:
     return Verdict(name, "failed", str(err), err.hint)
 
 
-def _store(subjects: Subjects) -> Iterator[Verdict]:
+def _store(subjects: Subjects, problems: list[BbrError]) -> Iterator[Verdict]:
     try:
         address = repository_address(subjects.where, subjects.config)
         abilities = probe(open_store(address))
     except BbrError as err:
+        problems.append(err)
         yield _failed("store", err)
         return
     yield Verdict("store", "ok", f"{address} answers; what is written is read back")
@@ -123,7 +140,7 @@ def _clock(difference_s: float) -> Verdict:
     return Verdict("clock", "failed" if off > CLOCK_LIMIT.total_seconds() else "warning", detail, hint)
 
 
-def _keys(subjects: Subjects, pins: list[Pin | None]) -> Iterator[Verdict]:
+def _keys(subjects: Subjects, pins: list[FilePin]) -> Iterator[Verdict]:
     """Key files: readable by their owner alone, and whole. What they say of the repository goes into ``pins``."""
     writer = subjects.writer_key or subjects.config.writer_key
     if writer is None and DEFAULT_WRITER_KEY.exists():
@@ -133,22 +150,24 @@ def _keys(subjects: Subjects, pins: list[Pin | None]) -> Iterator[Verdict]:
     else:
         try:
             file = read_writer_key(writer)
-            pins.append(file.pin)
+            pins.append(FilePin(writer, file.pin))
             yield Verdict("writer key", "ok", f"{writer}, key {file.key.key_id}")
         except KeyRefused as err:
             yield _failed("writer key", err)
     for path in subjects.identities or subjects.config.identities:
         try:
             identities = read_identities(path)
-            pins.append(identities.pin)
+            pins.append(FilePin(path, identities.pin))
             yield Verdict("identity", "ok", f"{path}, holds {len(identities.identities)}")
         except KeyRefused as err:
             yield _failed("identity", err)
 
 
-def _repository(subjects: Subjects, output: Output, pins: Sequence[Pin | None]) -> tuple[Repository | None, Verdict]:
+def _repository(
+    subjects: Subjects, output: Output, pins: Sequence[FilePin], progress: Progress
+) -> tuple[Repository | None, Verdict]:
     try:
-        repository = open_repository(subjects.where, output, config=subjects.config, key_pins=pins)
+        repository = open_repository(subjects.where, output, config=subjects.config, key_pins=pins, progress=progress)
     except BbrError as err:
         return None, _failed("repository", err)
     root = repository.trusted.root

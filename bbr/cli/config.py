@@ -18,6 +18,7 @@ A key that is unknown or given twice is an error that names file, line and the n
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -143,7 +144,26 @@ def read_config(path: Path) -> Config:
         checked = ConfigFile.model_validate(value)
     except ValidationError as err:
         raise _explained(path, root, err) from err
-    return _config(path, checked)
+    for name, section in checked.etcd.items():
+        if (section.username is None) != (section.password_file is None):
+            raise UsageError(
+                f"{path}, line {_line(_find(root, ('etcd', name)))}: etcd.{name} has only one of username and "
+                "password_file",
+                hint="give both; where a certificate's common name is the user, neither is needed",
+            )
+    try:
+        return _config(path, checked)
+    except RuntimeError as err:  # a path begins with ~ or ~somebody
+        raise UsageError(f"{path}: {err}", hint="write paths without ~, or set HOME") from err
+
+
+def as_yaml(text: str) -> str:
+    """A text as it is written into such a file: quoted where YAML would take it for anything else."""
+    try:
+        is_plain = yaml.safe_load(f"key: {text}") == {"key": text}
+    except yaml.YAMLError:
+        is_plain = False
+    return text if is_plain else json.dumps(text, ensure_ascii=False)
 
 
 def _parsed(path: Path, body: bytes) -> yaml.Node | None:
@@ -156,6 +176,8 @@ def _parsed(path: Path, body: bytes) -> yaml.Node | None:
         raise UsageError(f"{path}{line}: not YAML: {err.problem}") from err
     except yaml.YAMLError as err:
         raise UsageError(f"{path}: not YAML: {err}") from err
+    except RecursionError as err:  # the parser has no limit of its own
+        raise UsageError(f"{path}: nested deeper than any configuration") from err
 
 
 def _value(path: Path, node: yaml.Node, depth: int = 0) -> object:

@@ -17,6 +17,7 @@ from bbr.cli.options import bin_dir_option, output_options
 from bbr.cli.output import Output, Report, Table
 from bbr.errors import ToolMissing
 from bbr.progress import Progress, Silent
+from bbr.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from bbr.demo.run import Step, Tools
@@ -66,8 +67,7 @@ def command(*, place: str, objects: int, bin_dir: Path | None, output: Output) -
     steps: list[Step] = []
     relay = _Relay()
     # TMPDIR decides where; the folder goes with the context, after the servers that use it.
-    with tempfile.TemporaryDirectory(prefix="bbr-demo-") as folder:
-        base = Path(folder)
+    with scratch_folder(Path(tempfile.gettempdir())) as base:
         open_place = _minio(search, base) if place == "minio" else _Directory(base / "repository")
         with closing(tour(tools, base, objects=objects, open_place=open_place, progress=relay)) as walking:
             while (step := _next(walking, relay, output)) is not None:

@@ -31,7 +31,7 @@ def progress_on(stream: TextIO, *, keep_steps: bool = True) -> Iterator[Progress
         with TerminalProgress(stream, keep_steps=keep_steps) as terminal:
             yield terminal
     else:
-        with LineProgress(stream) as lines:
+        with LineProgress(stream, every_s=LINE_EVERY_S) as lines:
             yield lines
 
 

@@ -88,7 +88,26 @@ def command(
             f"{len(failed)} of {len(verdicts)} checks failed: {', '.join(verdict.name for verdict in failed)}",
             hint=next((verdict.hint for verdict in failed if verdict.hint), ""),
         )
-    output.next_command("bbr", "backup", *where.flags(), why="since nothing stands in the way of a backup")
+    missing = _missing(verdicts, has_cluster=bool(cluster or config.cluster))
+    output.next_command(
+        *("bbr", "backup", *where.flags()),
+        *(("--writer-key", str(writer_key)) if writer_key else ()),
+        *(("--cluster", cluster) if cluster else ()),
+        *access.flags(),
+        *missing,
+        why="since nothing stands in the way of a backup" + (", with what is still to be named" if missing else ""),
+    )
+
+
+def _missing(verdicts: Sequence[Verdict], *, has_cluster: bool) -> list[str]:
+    """Flags that a backup will need, of what was named nowhere and so not looked at."""
+    results = {verdict.name: verdict.result for verdict in verdicts}
+    flags = ["--writer-key", "FILE"] if results.get("writer key") == "skipped" else []
+    if results.get("etcd") == "skipped":
+        flags += ["--endpoints", "URL", "--cacert", "FILE", "--cert", "FILE", "--key", "FILE"]
+    if results.get("etcd") in ("skipped", "warning") and not has_cluster:
+        flags += ["--cluster", "NAME"]
+    return flags
 
 
 def report(verdicts: Sequence[Verdict]) -> Report:

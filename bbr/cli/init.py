@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bbr.cli.display import progress_on
 from bbr.cli.options import FOLDER, Where, output_options, repository_options
 from bbr.cli.output import Facts, Output, Report
 from bbr.errors import BbrError, PreconditionFailed, TargetNotEmpty
 
 if TYPE_CHECKING:
+    from bbr.cli.config import Config
     from bbr.repository.keys import Identity, SigningKey
     from bbr.repository.root import Pin, TrustedRoot
     from bbr.stores.probe import Abilities
@@ -93,10 +95,13 @@ def command(
 
     config = load_config(where.config)
     address = repository_address(where, config)
+    base = state_dir(where, config)
     host = label or socket.gethostname()
     create_place(address)
     store = open_store(address)
-    _refuse_existing(store, address)
+    with progress_on(output.stderr, keep_steps=False) as progress:
+        progress.step(f"opening {address}")
+        _refuse_existing(store, address)
     identities = [] if recovery else [Identity.generate(), Identity.generate()]
     key = SigningKey.generate()
     drafted = draft(
@@ -104,27 +109,36 @@ def command(
         writers=[NewSigner(key.public, host, clusters or (ALL_CLUSTERS,))],
         now=datetime.now(UTC),
     )
-    abilities = probe(store)
+    with progress_on(output.stderr, keep_steps=False) as progress:
+        progress.step("trying the store out")
+        abilities = probe(store)
     for line in abilities.lacks:
         output.warn(f"this store: {line}")
     files = _write_keys(keys_dir.absolute(), identities, key, host, drafted.pin)
     try:
-        trusted = publish(store, drafted)
+        with progress_on(output.stderr, keep_steps=False) as progress:
+            progress.step("storing keys and root")
+            trusted = publish(store, drafted)
     except BbrError:
         output.warn(f"the key files in {keys_dir} belong to a repository that may not have been made; remove them")
         raise
-    base = state_dir(where, config)
     State.open(base, trusted.repository_id).raise_pin(trusted.pin)
-    remember(base, place_of(address), trusted.pin)
-    output.report(report(address, trusted, files, abilities))
+    place = place_of(address)
+    remember(base, place, trusted.pin)
+    cluster = (clusters[0] if len(clusters) == 1 else "NAME") if clusters else ""
+    output.report(report(place, trusted, files, abilities, cluster))
     output.next_command(
-        *("bbr", "backup", *where.flags(), "--writer-key", str(files[-1].path)),
-        why="on a kubeadm master, make the first backup",
+        *("bbr", "backup", *where.flags(), "--writer-key", str(files[-1].path), *_etcd_flags(config, cluster)),
+        why="make the first backup",
     )
 
 
-def report(address: str, trusted: TrustedRoot, files: Sequence[KeyFile], abilities: Abilities) -> Report:
-    """What was made, where each file goes, and a configuration to begin with."""
+def report(
+    address: str, trusted: TrustedRoot, files: Sequence[KeyFile], abilities: Abilities, cluster: str = ""
+) -> Report:
+    """What was made, where each file goes, and a configuration to begin with, good wherever its file is put."""
+    from bbr.cli.config import as_yaml
+
     pairs = [
         ("repository", address),
         ("id", f"{trusted.repository_id}\nwrite it down: it tells this repository from any other"),
@@ -133,10 +147,10 @@ def report(address: str, trusted: TrustedRoot, files: Sequence[KeyFile], abiliti
     snippet = "\n".join(
         (
             "# bbr.yaml for the backup host",
-            f"repository: {address}",
+            f"repository: {as_yaml(address)}",
             f"repository_id: {trusted.repository_id}",
-            "cluster: NAME",
-            f"writer_key: {files[-1].path}",
+            f"cluster: {as_yaml(cluster or 'NAME')}",
+            f"writer_key: {as_yaml(str(files[-1].path))}",
         )
     )
     data = {
@@ -153,6 +167,16 @@ def report(address: str, trusted: TrustedRoot, files: Sequence[KeyFile], abiliti
         },
     }
     return Report(SCHEMA, data, [Facts(pairs), "", snippet])
+
+
+def _etcd_flags(config: Config, cluster: str) -> list[str]:
+    """What a backup from this host needs besides: nothing on a kubeadm master, or where it is configured."""
+    from bbr.cli.sources import MANIFESTS_DIR
+
+    if config.etcd or (config.manifests_dir or MANIFESTS_DIR).is_dir():
+        return ["--cluster", cluster] if cluster else []
+    named = [] if config.cluster and not cluster else ["--cluster", cluster or "NAME"]
+    return [*named, "--endpoints", "URL", "--cacert", "FILE", "--cert", "FILE", "--key", "FILE"]
 
 
 def _refuse_existing(store: Store, address: str) -> None:

@@ -37,12 +37,15 @@ def command(*, where: Where, cluster: str | None, last: int | None, output: Outp
     from bbr.cli.access import open_repository
 
     repository = open_repository(where, output)
-    with progress_on(output.stderr) as progress:
+    with progress_on(output.stderr, keep_steps=False) as progress:
         catalog = repository.archive(cluster=cluster, progress=progress).catalog
+        others = repository.clusters(progress) if cluster and not catalog.backups else ""
     output.report(report(catalog, last))
     for finding in catalog.findings:
         output.warn(f"{finding}") if finding.severity == "error" else output.note(f"note: {finding}")
-    if not catalog.backups:
+    if cluster and not catalog.backups:
+        output.warn(f"there is no backup of cluster {cluster} here; clusters here: {others}")
+    elif not catalog.backups:
         output.next_command("bbr", "backup", "--help", why="there is no backup here yet, read how to make one")
 
 

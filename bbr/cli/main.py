@@ -7,12 +7,14 @@ below are what the commands' own help begins with, and a test compares them. Exi
 from __future__ import annotations
 
 import difflib
+import errno
 import gc
 import importlib
 import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -27,6 +29,9 @@ from bbr.errors import BbrError
 INTERRUPTED = 130
 FAILED = 1
 USAGE = 2
+
+_STDERR = 2
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _COLLECT_AFTER = 50_000
 """New objects between two looks for rings of garbage. Ten thousand manifests are a million objects and no ring: at
@@ -112,12 +117,14 @@ def cli() -> None:
 
 def main() -> None:
     """Run the program and end it with its exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    _open_closed_streams()
+    _heed_stops()
     gc.set_threshold(_COLLECT_AFTER)
     code = run(sys.argv[1:], program=Path(sys.argv[0]).name)
     if code == INTERRUPTED:
         # Whoever pressed Ctrl-C waits for no thread that hangs in the network; files were cleaned up on the way here.
-        sys.stderr.flush()
+        with suppress(OSError):
+            sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 
@@ -129,7 +136,8 @@ def run(arguments: Sequence[str], *, program: str = NAMES[0]) -> int:
             result = cli.main(
                 list(arguments), prog_name=program if program in NAMES else NAMES[0], standalone_mode=False
             )
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
         except (BbrError, click.ClickException, OSError):
             if "--debug" in arguments:
                 _print_traceback()
@@ -141,21 +149,56 @@ def run(arguments: Sequence[str], *, program: str = NAMES[0]) -> int:
         _print_usage_error(err)
         return USAGE
     except (KeyboardInterrupt, click.Abort):
-        print_error("interrupted")
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain once more when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        return _interrupted()
     except OSError as err:
+        if _is_stopped_in_silence(err):
+            return _interrupted()
+        if isinstance(err, BrokenPipeError):
+            # Whoever read our output has seen enough. Python would complain once more when it flushes stdout at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return FAILED
         print_error(f"{err.filename or 'the system'}: {err.strerror or err}", "run it again with --debug to see where")
         return FAILED
     return result if isinstance(result, int) else 0
 
 
+def _open_closed_streams() -> None:
+    """Started without stdin, stdout or stderr (``>&-``): the next file that is opened must not become one of them."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        continue
+    os.close(descriptor)
+
+
+def _heed_stops() -> None:
+    """A polite kill and a dropped connection clean up as Ctrl-C does.
+
+    What was ignored at the start stays ignored: nohup does that with SIGHUP, a shell's ``&`` with SIGINT.
+    """
+    for number in _STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler's signature
-    """A stop that is asked for politely cleans up as Ctrl-C does."""
+    # A connection that drops sends SIGHUP more than once, from the kernel and from the shell, and systemd sends SIGTERM
+    # along with it: none of those may cut the cleaning up short. A person who presses Ctrl-C again may.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def _interrupted() -> int:
+    with suppress(OSError):  # the terminal may be gone, and whoever read our stderr stopped with us
+        print_error("interrupted")
+    return INTERRUPTED
+
+
+def _is_stopped_in_silence(err: OSError) -> bool:
+    """Whether this is a stop that could not be announced: on the way out, a terminal or a pipe had gone already."""
+    before: BaseException | None = err
+    while before is not None and not isinstance(before, KeyboardInterrupt):
+        before = before.__context__
+    return before is not None and err.errno in (errno.EIO, errno.EPIPE)
 
 
 def _print_usage_error(err: click.ClickException) -> None:

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import click
 
 from bbr.cli.output import Output
+from bbr.errors import UsageError
 
 Command: TypeAlias = Callable[..., None]
 
@@ -47,6 +48,19 @@ class EtcdAccess:
     username: str | None
     password_file: Path | None
     manifests_dir: Path | None
+
+    def flags(self) -> list[str]:
+        """The flags that lead the next command to the same etcd."""
+        given = {
+            "--endpoints": ",".join(self.endpoints) or None,
+            "--cacert": self.ca_file,
+            "--cert": self.cert_file,
+            "--key": self.key_file,
+            "--user": self.username,
+            "--password-file": self.password_file,
+            "--manifests-dir": self.manifests_dir,
+        }
+        return [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
 
 
 def repository_options(command: Command) -> Command:
@@ -84,7 +98,10 @@ def repository_options(command: Command) -> Command:
 
 
 def etcd_options(command: Command) -> Command:
-    """How etcd is reached, in the words of etcdctl; the command gets ``access``."""
+    """How etcd is reached, in the words of etcdctl; the command gets ``access``.
+
+    A user without a password, or the other way round, is a `UsageError`: it would be left out without a word.
+    """
 
     @click.option(
         "--endpoints",
@@ -114,6 +131,12 @@ def etcd_options(command: Command) -> Command:
         manifests_dir: Path | None,
         **others: object,
     ) -> None:
+        if (user is None) != (password_file is None):
+            lacking = "--password-file FILE" if password_file is None else "--user NAME"
+            raise UsageError(
+                "etcd's user and password belong together",
+                hint=f"give {lacking} too; where a certificate's common name is the user, neither is needed",
+            )
         named = tuple(one.strip() for several in endpoints for one in several.split(",") if one.strip())
         command(access=EtcdAccess(named, cacert, cert, key, user, password_file, manifests_dir), **others)
 
@@ -137,7 +160,9 @@ def output_options(command: Command) -> Command:
     )
     @functools.wraps(command)
     def gathered(*, form: str, **others: object) -> None:
-        command(output=Output("json" if form == "json" else "table"), **others)
+        output = Output("json" if form == "json" else "table")
+        _ = output.stdout  # Raises now, not after a backup whose id nobody would learn.
+        command(output=output, **others)
 
     return gathered
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -18,6 +19,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TextIO
+
+from bbr.errors import BbrError
 
 Format = Literal["table", "json"]
 
@@ -58,20 +61,26 @@ class Output:
         self._stderr = stderr
 
     @property
+    def stdout(self) -> TextIO:
+        """Where data goes. Raises `BbrError` where it was closed: a command looks before it does anything."""
+        if self._stdout is None and _is_closed(sys.stdout):
+            raise BbrError("stdout is closed, so the result would be lost", hint="send it to a file, or to /dev/null")
+        return self._stdout or sys.stdout
+
+    @property
     def stderr(self) -> TextIO:
         """Where everything goes that is no data."""
-        return self._stderr or sys.stderr
+        return self._stderr or _stderr()
 
     def report(self, report: Report) -> None:
         """Print a result to stdout."""
-        stdout = self._stdout or sys.stdout
         if self.form == "json":
             document = {"schema": report.schema, **report.data}
             # Indented for eyes only: for a program, ten thousand backups in one line take half a second less.
-            indent = 2 if stdout.isatty() else None
+            indent = 2 if self.stdout.isatty() else None
             self.data(json.dumps(document, indent=indent, default=_plain, ensure_ascii=False))
             return
-        bold = wants_color(stdout)
+        bold = wants_color(self.stdout)
         for block in report.text:
             if isinstance(block, Table):
                 lines = table_lines(block, bold=bold)
@@ -83,7 +92,7 @@ class Output:
 
     def data(self, text: str) -> None:
         """Print text to stdout as it is, at once, so that what follows on stderr follows in a log of both."""
-        print(text, file=self._stdout or sys.stdout, flush=True)
+        print(text, file=self.stdout, flush=True)
 
     def note(self, text: str) -> None:
         """Print a line to stderr."""
@@ -100,9 +109,9 @@ class Output:
 
 def print_error(message: str, hint: str = "") -> None:
     """Say what failed, and what to do next."""
-    print(f"bbr: {message}", file=sys.stderr)
+    print(f"bbr: {message}", file=_stderr())
     if hint:
-        print(f"  hint: {hint}", file=sys.stderr)
+        print(f"  hint: {hint}", file=_stderr())
 
 
 def wants_color(stream: TextIO) -> bool:
@@ -128,6 +137,16 @@ def table_lines(table: Table, *, bold: bool = False) -> list[str]:
 
     heading = line(headings)
     return [f"{_BOLD}{heading}{_PLAIN}" if bold else heading, *(line(row) for row in table.rows)]
+
+
+def _is_closed(stream: TextIO | None) -> bool:
+    """Python has None for a standard stream that was closed before it began."""
+    return stream is None
+
+
+def _stderr() -> TextIO:
+    """Standard error, or nowhere where it was closed: ``print`` would take stdout for None."""
+    return io.StringIO() if _is_closed(sys.stderr) else sys.stderr
 
 
 def _fact_lines(facts: Facts) -> list[str]:

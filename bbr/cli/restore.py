@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,8 +95,10 @@ def etcd(
     marked compacted, so that clients notice and list anew. Run it on each member's host, with that member's name and
     the same --initial-cluster.
 
-    What is written was compared with the HashKV in the signed manifest. The target must not exist (a directory may,
-    when it is empty); it appears whole or not at all, so an interrupted restore is simply run again.
+    What is written was compared with the HashKV in the signed manifest. The target must not exist, and the folder that
+    it is in must. A data directory may exist when it is empty, also as the mount point of a disk: it keeps its owner,
+    group and mode, and what is put in it gets that owner. What appears is whole, so an interrupted restore is simply
+    run again.
 
     \b
     Examples:
@@ -110,6 +113,7 @@ def etcd(
     from restore.etcd import DEFAULT_BUMP, Member, default_token
     from restore.etcd import to_data_dir as make_data_dir
     from restore.etcd import to_snapshot as make_file
+    from restore.peers import check_peers
 
     member_flags = {
         "--name": name,
@@ -119,6 +123,10 @@ def etcd(
         "--bump-revision": bump_revision,
     }
     _check_form(to_snapshot, to_data_dir, member_flags)
+    if name and initial_advertise_peer_urls:
+        if initial_cluster is None:
+            initial_cluster = _alone(name, initial_advertise_peer_urls)
+        check_peers(name, initial_cluster, initial_advertise_peer_urls)
     config = load_config(where.config)
     identities, pins = load_identities(identity, config)
     repository = open_repository(where, output, config=config, key_pins=pins)
@@ -128,10 +136,10 @@ def etcd(
         chosen = _chosen_etcd(backup, etcd_name)
         if to_snapshot is not None:
             rebuilt = make_file(archive, backup, chosen, to_snapshot.absolute(), progress=progress)
-        elif to_data_dir is not None and name and initial_advertise_peer_urls:
+        elif to_data_dir is not None and name and initial_cluster and initial_advertise_peer_urls:
             member = Member(
                 name=name,
-                initial_cluster=initial_cluster or _alone(name, initial_advertise_peer_urls),
+                initial_cluster=initial_cluster,
                 peer_urls=initial_advertise_peer_urls,
                 token=initial_cluster_token or default_token(backup),
             )
@@ -247,10 +255,13 @@ def _size(rebuilt: Rebuilt) -> str:
 
 
 def _start_text(restored: Restored, member: Member) -> str:
+    where = shlex.join(["--data-dir", str(restored.data_dir), "--name", member.name])
+    cluster = shlex.join(["--initial-cluster", member.initial_cluster])
+    token = shlex.join(["--initial-cluster-token", member.token])
     return (
         "  do the same for the other members, stop every kube-apiserver, and start etcd on the new directory with\n"
-        f"  --data-dir {restored.data_dir} --name {member.name} --initial-cluster {member.initial_cluster} \\\n"
-        f"  --initial-cluster-token {member.token} --initial-cluster-state new"
+        f"  {where} {cluster} \\\n"
+        f"  {token} --initial-cluster-state new"
     )
 
 

@@ -13,6 +13,7 @@ from bbr.cli import figures
 from bbr.cli.display import progress_on
 from bbr.cli.options import Where, cluster_option, identity_option, output_options, repository_options
 from bbr.cli.output import Facts, Output, Report, Table
+from bbr.errors import UsageError
 
 if TYPE_CHECKING:
     from bbr.repository.archive import Archive
@@ -49,8 +50,12 @@ def command(*, backup_id: str, where: Where, cluster: str | None, identity: tupl
     config = load_config(where.config)
     identities, pins = load_identities(identity, config) if identity else ((), ())
     repository = open_repository(where, output, config=config, key_pins=pins)
-    with progress_on(output.stderr) as progress:
+    with progress_on(output.stderr, keep_steps=False) as progress:
         archive = repository.archive(cluster=cluster, progress=progress, identities=identities)
+        if cluster and not archive.catalog.backups:
+            raise UsageError(
+                f"there is no backup of cluster {cluster} here", hint=f"clusters here: {repository.clusters(progress)}"
+            )
     backup = archive.catalog.find(cluster or config.cluster, backup_id)
     inventory: Inventory | None = None
     if identities:

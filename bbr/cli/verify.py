@@ -85,6 +85,11 @@ def command(
     repository = open_repository(where, output, config=config, key_pins=pins)
     with progress_on(output.stderr) as progress:
         archive = repository.archive(cluster=cluster, progress=progress, identities=identities, anew=True)
+        if cluster is not None and not archive.catalog.backups and not archive.catalog.findings:
+            raise UsageError(
+                f"there is no backup of cluster {cluster} here, so nothing was verified",
+                hint="`bbr list` shows which clusters there are",
+            )
         backup = archive.catalog.find(cluster or config.cluster, backup_id) if backup_id is not None else None
         tools = _boot_tools(backup, bin_dir or config.bin_dir) if level == "bootable" and backup is not None else None
         deep = level != "stored"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bbr.cli import figures
+from bbr.cli.display import progress_on
 from bbr.cli.options import FILE, Where, identity_option, output_options, repository_options
 from bbr.cli.output import Facts, Output, Report, Table
 from bbr.errors import AccessDenied, KeyRefused, PreconditionFailed, UsageError
@@ -82,12 +83,13 @@ def add(
     Example:
       bbr writer add master-2 --cluster production --key-file writer-master-2.key --identity recovery-1.txt
     """
-    from bbr.cli.access import load_identities, open_repository
+    from bbr.cli.access import load_identities, open_repository, place_of
     from bbr.cli.config import load_config
     from bbr.repository.administration import NewSigner, add_signer
     from bbr.repository.keyfiles import write_writer_key
     from bbr.repository.keys import SigningKey
     from bbr.repository.root import ALL_CLUSTERS
+    from bbr.stores.url import folder_of
 
     config = load_config(where.config)
     identities, pins = load_identities(identity, config)
@@ -97,7 +99,9 @@ def add(
     new = NewSigner(key.public, label, clusters or (ALL_CLUSTERS,))
     write_writer_key(path, key, repository.trusted.pin, label)
     try:
-        trusted = add_signer(repository.store, repository.trusted, identities, new, now=datetime.now(UTC))
+        with progress_on(output.stderr, keep_steps=False) as progress:
+            progress.step("storing the new root")
+            trusted = add_signer(repository.store, repository.trusted, identities, new, now=datetime.now(UTC))
     except (UsageError, KeyRefused, PreconditionFailed, AccessDenied):
         path.unlink()  # Nothing was stored: nobody trusts this key, and its file would be in the way of the next try.
         raise
@@ -116,7 +120,14 @@ def add(
         "root": trusted.root.number,
     }
     output.report(Report(SCHEMA_ADD, data, [Facts(pairs)]))
-    output.next_command("bbr", "backup", "--repo", repository.address, "--writer-key", path.name, why="on that host")
+    place = place_of(repository.address)
+    if folder_of(repository.address) is not None:
+        output.note(f"The repository is a folder: that host must reach it as {place} too.")
+    output.next_command(
+        *("bbr", "backup", "--repo", place, "--writer-key", path.name),
+        *(("--cluster", clusters[0] if len(clusters) == 1 else "NAME") if clusters else ()),
+        why="on that host (where it is no kubeadm master, with --endpoints and --cluster)",
+    )
 
 
 @command.command("revoke")
@@ -148,7 +159,9 @@ def revoke(*, name: str, at: str | None, identity: tuple[Path, ...], where: Wher
     identities, pins = load_identities(identity, config)
     repository = open_repository(where, output, config=config, key_pins=pins)
     signer = find_signer(repository.trusted.root, name)
-    trusted = revoke_signer(repository.store, repository.trusted, identities, signer.id, at=since, now=now)
+    with progress_on(output.stderr, keep_steps=False) as progress:
+        progress.step("storing the new root")
+        trusted = revoke_signer(repository.store, repository.trusted, identities, signer.id, at=since, now=now)
     repository.state.raise_pin(trusted.pin)
     output.report(revoke_report(trusted, signer, since))
     output.next_command("bbr", "list", *where.flags(), why="see what is still believed")

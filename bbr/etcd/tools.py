@@ -8,6 +8,7 @@ log and the meta bucket differs between minor versions, and nobody else promises
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,19 +67,19 @@ class Etcdutl:
             command += ["--bump-revision", str(bump)]
             if mark_compacted:
                 command.append("--mark-compacted")
-        _run(self.path, command, time_limit)
+        _run(self.path, command, time_limit, dies_with_us=True)
 
 
 def find_etcdutl(candidates: Sequence[Path], *, server_version: str) -> Etcdutl:
-    """The newest of the candidates that has the minor version of ``server_version`` ("3.6" or "3.6.16") and can bump.
+    """The first of the candidates that has the minor version of ``server_version`` ("3.6" or "3.6.16") and can bump.
 
     A candidate is a program, or a folder that may hold one. Raises `ToolMissing`, naming what was found instead.
     """
     wanted = _numbers(server_version)[:2]
-    fitting: list[Etcdutl] = []
     others: list[str] = []
     for candidate in candidates:
-        path = candidate / "etcdutl" if candidate.is_dir() else candidate
+        # Absolute: a name without a slash would be looked up on the PATH when it is run.
+        path = (candidate / "etcdutl" if candidate.is_dir() else candidate).absolute()
         if not path.is_file():
             continue
         try:
@@ -87,12 +88,12 @@ def find_etcdutl(candidates: Sequence[Path], *, server_version: str) -> Etcdutl:
             others.append(str(err))
             continue
         numbers = _numbers(found.version)
-        if numbers[:2] == wanted and numbers >= FIRST_WITH_BUMP:
-            fitting.append(found)
-        else:
+        if numbers[:2] != wanted:
             others.append(f"{path} is {found.version}")
-    if fitting:
-        return max(fitting, key=lambda one: _numbers(one.version))
+        elif numbers < FIRST_WITH_BUMP:
+            others.append(f"{path} is {found.version}, which cannot bump revisions")
+        else:
+            return found
     minor = ".".join(map(str, wanted))
     raise ToolMissing(
         f"etcdutl {minor} is needed to make a data directory for etcd {server_version}; "
@@ -113,12 +114,15 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version.partition("-")[0]))
 
 
-def _run(path: Path, arguments: Sequence[str], time_limit: timedelta) -> str:
-    """Standard output. The environment is empty: ETCDUTL_* variables would change what a flag does not say."""
+def _run(path: Path, arguments: Sequence[str], time_limit: timedelta, *, dies_with_us: bool = False) -> str:
+    """Standard output. The environment is empty: ETCDUTL_* variables would change what a flag does not say.
+
+    ``dies_with_us``: the kernel ends it when we are killed, so that it writes into no folder that the next run sweeps.
+    """
     what = f"{path} {arguments[0]}"
     try:
         done = subprocess.run(
-            [str(path), *arguments],
+            [*(_bound_to_us() if dies_with_us else ()), str(path), *arguments],
             capture_output=True,
             text=True,
             errors="replace",
@@ -133,6 +137,16 @@ def _run(path: Path, arguments: Sequence[str], time_limit: timedelta) -> str:
     if done.returncode != 0:
         raise _failure(what, done.stderr or done.stdout)
     return done.stdout
+
+
+def _bound_to_us() -> list[str]:
+    """What a command begins with so that the kernel kills it with us; nothing where no setpriv can (busybox)."""
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        return []
+    bound = [setpriv, "--pdeathsig", "KILL", "--"]
+    tried = subprocess.run([*bound, setpriv, "--version"], capture_output=True, check=False)
+    return bound if tried.returncode == 0 else []
 
 
 def _failure(what: str, said: str) -> Exception:

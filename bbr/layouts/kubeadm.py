@@ -110,7 +110,7 @@ def _read(path: Path, program: str) -> _Pod:
         mounts = tuple(_mounts(pod["spec"].get("volumes") or (), container.get("volumeMounts") or ()))
     except OSError as err:
         raise UsageError(f"{path} cannot be read: {err.strerror}", hint="run as root on the master") from err
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, IndexError, TypeError) as err:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, AttributeError, KeyError, IndexError, TypeError) as err:
         raise UsageError(f"{path} is not the manifest of a static pod: {err}", hint=_BY_HAND) from err
     return _Pod(path, dict(_flags(words)), mounts)
 

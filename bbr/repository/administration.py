@@ -147,15 +147,23 @@ def add_signer(
 def revoke_signer(
     store: Store, trusted: TrustedRoot, identities: Sequence[Identity], name: str, *, at: datetime, now: datetime
 ) -> TrustedRoot:
-    """Trust nothing that a key signs from ``at`` on. ``name`` is its label or id.
+    """Trust nothing that a key signs from ``at`` on, which is past, or now. ``name`` is its label or id.
 
-    Raises as `add_signer` does. What it signed before stays listed, and can be restored.
+    A revocation can be moved to an earlier time, never to a later one. What it signed before stays listed, and can be
+    restored. Raises as `add_signer` does.
     """
     key = open_admin_key(store, trusted, identities)
     root = trusted.root
     signer = find_signer(root, name)
-    if signer.revoked:
-        raise UsageError(f"{signer.role} {signer.label} was revoked at {signer.revoked:%Y-%m-%d %H:%M} UTC already")
+    if _whole_seconds(at) > _whole_seconds(now):
+        raise UsageError(
+            f"{at:%Y-%m-%d %H:%M:%S} UTC has not come yet", hint="until then the key would be believed; leave --at out"
+        )
+    if signer.revoked and signer.revoked <= at:
+        raise UsageError(
+            f"{signer.role} {signer.label} was revoked at {signer.revoked:%Y-%m-%d %H:%M} UTC already",
+            hint="a revocation can only be moved to an earlier time, with --at",
+        )
     revoked = replace(signer, revoked=_whole_seconds(at))
     changed = replace(root, signers=tuple(revoked if one.id == signer.id else one for one in root.signers))
     return _advance(store, trusted, changed, key, now)

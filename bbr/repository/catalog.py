@@ -20,6 +20,7 @@ from bbr.repository.acceptance import CLOCK_TOLERANCE, Acceptance
 from bbr.repository.backups import Backup, Finding
 from bbr.repository.chains import Parents, chain_findings, chain_places, heads, unrestorable
 from bbr.repository.envelope import Envelope, Signature, decode_envelope, encode_envelope
+from bbr.repository.heads import Head, HeadsFile, lost_finding, lost_heads, renewed
 from bbr.repository.manifest import MANIFEST_LIMIT_BYTES, PAYLOAD_TYPE, recall_manifest
 from bbr.repository.manifest_cache import ManifestCache, Row
 from bbr.repository.root import TrustedRoot
@@ -36,18 +37,28 @@ _CANDIDATES = 5
 _SAME_FINDINGS = 10
 """More notes than this about claimed times are one: the repository was copied."""
 
+_DATE = re.compile(r"\d{4}-\d\d?-\d\d?", re.ASCII)
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)?", re.ASCII)
 
 
 class Catalog:
-    """What `load` found. ``backups`` are in the order of their times, newest last."""
+    """What `load` found. ``backups`` are in the order of their times, newest last; ``lost`` are the ends of chains that
+    this host remembers and the store does not show."""
 
-    def __init__(self, backups: Iterable[Backup], findings: Iterable[Finding], acceptance: Acceptance) -> None:
+    def __init__(
+        self,
+        backups: Iterable[Backup],
+        findings: Sequence[Finding],
+        acceptance: Acceptance,
+        remembered: Sequence[Head] = (),
+    ) -> None:
         listed = list(backups)
         places = chain_places(listed)
         self.backups: tuple[Backup, ...] = tuple(sorted(listed, key=lambda one: _age(one, places)))
         self._parents = Parents(self.backups)
         self._heads = heads(self.backups)
+        refused = [finding.object_name for finding in findings]
+        self.lost: tuple[Head, ...] = tuple(lost_heads(remembered, self.backups, refused))
         self._doubts = {
             backup.object_name: doubt
             for backup in self.backups
@@ -56,6 +67,7 @@ class Catalog:
         self._unrestorable = unrestorable(self.backups, self._parents)
         self.findings: tuple[Finding, ...] = (
             *findings,
+            *map(lost_finding, self.lost),
             *chain_findings(self.backups),
             *self._own_findings(),
             *_time_findings(self.backups, self._doubts),
@@ -69,19 +81,28 @@ class Catalog:
         *,
         cluster: str | None = None,
         cache: ManifestCache | None = None,
+        memory: HeadsFile | None = None,
         threads: int = 8,
         progress: Progress | None = None,
     ) -> Catalog:
-        """List and verify every manifest, or those of one cluster.
+        """List and verify every manifest, or those of one cluster; with ``memory``, hold them against what was there.
 
         Raises what the store raises when it does not answer, and `UsageError` for what cannot name a cluster; a
         manifest that is bad, gone or too large is a finding.
         """
         if cluster is not None:
             names.checked_cluster(cluster)
-        loading = _Loading(store, trusted, cache, progress or Silent())
+        progress = progress or Silent()
+        remembered = memory.load() if memory else ()
+        loading = _Loading(store, trusted, cache, progress)
         loading.run(names.manifests_prefix(cluster), threads)
-        return cls(loading.backups, loading.findings, loading.acceptance)
+        concerned = [head for head in remembered if cluster in (None, head.cluster)]
+        catalog = cls(loading.backups, loading.findings, loading.acceptance, concerned)
+        if memory:
+            problem = memory.remember(renewed(remembered, catalog.lost, catalog._heads, cluster))
+            if problem:
+                progress.warn(problem)
+        return catalog
 
     def find(self, cluster: str | None, text: str) -> Backup:
         """The one backup that ``text`` means: an id or the beginning of one (with ``cluster``, also without its name),
@@ -103,7 +124,10 @@ class Catalog:
             raise UsageError(f"{text!r} means {len(found)} backups", hint=f"among them: {_ids(found[-_CANDIDATES:])}")
         if _TIME.fullmatch(text):
             return self._newest(backups, _parsed_time(text))
-        raise UsageError(f"no backup is called {text!r}", hint=f"near it: {_ids(_near(backups, text))}")
+        hint = (
+            "a time is written 2026-01-02T03:04:05Z" if _DATE.match(text) else f"near it: {_ids(_near(backups, text))}"
+        )
+        raise UsageError(f"no backup is called {text!r}", hint=hint)
 
     def chain(self, backup: Backup, etcd: str) -> tuple[Backup, ...]:
         """What must be fetched to rebuild one etcd of ``backup``: the base first, ``backup`` last.

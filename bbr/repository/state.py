@@ -1,14 +1,15 @@
 """What this host remembers of a repository: a folder for each id, private, and harmless to lose.
 
     <base>/<first 32 hex of the id>/pin.json       the highest root number seen
+                                    heads.json     the newest manifest of each writer that was seen
                                     manifests.db   verified manifests (`bbr.repository.manifest_cache`)
                                     caches/        what a writer needs for the next increment
                                     spool/         snapshots on their way; empty between runs
                                     run-<cluster>.lock
     <base>/places/<hash of an address>.json        which repository was met at an address
 
-Files 0600, folders 0700. Losing it all costs a base backup, a full listing, and the memory of the pins that are not
-in key files.
+Files 0600, folders 0700. Losing it all costs a base backup, a full listing, and the memory of what the store showed:
+of the pins that are not in key files, and of the newest backups.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bbr.durable import sync_folder
+from bbr.durable import replace_file
 from bbr.errors import HeldByAnotherRun, NoSpace, PreconditionFailed, RootInvalid
 from bbr.repository import document, names
 from bbr.repository.document import Record, integer, matching
+from bbr.repository.heads import HeadsFile
 from bbr.repository.manifest_cache import ManifestCache
 from bbr.repository.root import Pin
 
@@ -49,6 +51,11 @@ class State:
     def manifests(self) -> ManifestCache:
         """The cache of verified manifests."""
         return ManifestCache(self._folder / "manifests.db")
+
+    @property
+    def heads(self) -> HeadsFile:
+        """The newest manifest of each writer that was seen."""
+        return HeadsFile(self._folder / "heads.json")
 
     @property
     def caches(self) -> Path:
@@ -145,15 +152,7 @@ def _read_pin(path: Path) -> Pin | None:
 
 
 def _write_pin(path: Path, pin: Pin) -> None:
-    """Write a new file and give it its name: a crash leaves the old one or the new one."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.writing")
     try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(document.encode(pin))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
+        replace_file(path, document.encode(pin))
     except OSError as err:
-        temporary.unlink(missing_ok=True)
         raise NoSpace(f"{path} cannot be written: {err.strerror}") from err

@@ -1,6 +1,6 @@
 """A store in a directory: no server, one file an object.
 
-A put writes a temporary file whose name begins with a dot, syncs it, links it to its name, which fails when that is
+A put writes a temporary file whose name begins with a dot, syncs it, gives it its name, which fails when that is
 taken, and syncs the folder. So an object is there whole or not at all, and is never replaced. Files are 0600, folders
 0700. Temporary files of a killed run are never listed, and `put` in the same folder removes those that are a day old.
 """
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bbr.durable import sync_folder
+from bbr.durable import publish, sync_folder
 from bbr.errors import (
     AccessDenied,
     AlreadyExists,
@@ -42,7 +42,10 @@ class DirectoryStore:
         self._swept: set[Path] = set()
 
     def put(self, name: str, body: Buffer, *, retain_until: datetime | None = None) -> Stored:
-        """See `Store.put`. The time is this host's clock, read after the write, as the file system has it."""
+        """See `Store.put`. The time is this host's clock, read after the write, as the file system has it.
+
+        Raises `PreconditionFailed` where the file system can publish no file without overwriting another.
+        """
         if retain_until is not None:
             raise StoreError(f"{self._root}: a directory cannot lock objects")
         path = self._path(name)
@@ -52,7 +55,7 @@ class DirectoryStore:
             try:
                 stored = _write(temporary, body)
                 try:
-                    os.link(temporary, path)
+                    publish(temporary, path)
                 except FileExistsError as err:
                     raise AlreadyExists(f"writing {name}: it exists already") from err
             finally:

@@ -2,10 +2,14 @@
 
 A put whose answer was lost may have been done. Names never repeat, so when the next try says `AlreadyExists`, what is
 there is compared with what was to be written: equal is success, with the time of the listing.
+
+A store that has answered once is waited for with patience. One that never did may not be there at all, so the first
+contact ends sooner, and a person learns of a wrong address while still looking at it.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -13,11 +17,15 @@ from typing import TypeVar
 import stamina
 import stamina.instrumentation
 
-from bbr.errors import AlreadyExists, BbrError, BodyTooLarge
+from bbr.errors import AlreadyExists, BbrError, BodyTooLarge, StoreUnavailable
 from bbr.stores.store import Buffer, Entry, Store, Stored
 
 TRIES = 5
 TIME_LIMIT = timedelta(minutes=2)
+FIRST_CONTACT_LIMIT = timedelta(seconds=40)
+"""As long as a store has answered nothing, no further try begins that would end later than this, should it take as
+long as the one before."""
+
 FIRST_PAUSE = timedelta(milliseconds=200)
 LONGEST_PAUSE = timedelta(seconds=10)
 
@@ -31,9 +39,17 @@ class Retrying:
     """A `Store` around another. ``inner`` is open to those who need its rare abilities."""
 
     def __init__(
-        self, inner: Store, *, tries: int = TRIES, first_pause: timedelta = FIRST_PAUSE, limit: timedelta = TIME_LIMIT
+        self,
+        inner: Store,
+        *,
+        tries: int = TRIES,
+        first_pause: timedelta = FIRST_PAUSE,
+        limit: timedelta = TIME_LIMIT,
+        first_contact_limit: timedelta = FIRST_CONTACT_LIMIT,
     ) -> None:
         self.inner = inner
+        self._first_contact_limit_s = first_contact_limit.total_seconds()
+        self._has_answered = False
         self._caller = stamina.RetryingCaller(
             attempts=tries,
             timeout=limit,
@@ -80,13 +96,31 @@ class Retrying:
             return False
 
     def _again(self, call: Callable[[], T]) -> T:
-        return self._caller(_may_help, call)
+        began = begun = time.monotonic()
+        tries = 0
+
+        def once() -> T:
+            nonlocal begun, tries
+            begun, tries = time.monotonic(), tries + 1
+            answer = call()
+            self._has_answered = True
+            return answer
+
+        def may_help(err: Exception) -> bool:
+            if not isinstance(err, BbrError) or not err.retry_may_help:
+                self._has_answered = True
+                return False
+            now = time.monotonic()
+            return self._has_answered or now - began + (now - begun) <= self._first_contact_limit_s
+
+        try:
+            return self._caller(may_help, once)
+        except StoreUnavailable as err:
+            often = "once" if tries == 1 else f"{tries} times"
+            spent_s = time.monotonic() - began
+            raise StoreUnavailable(f"{err} (tried {often}, for {spent_s:.0f} s)", hint=err.hint) from err
 
 
 def list_all(store: Store, prefix: str) -> list[Entry]:
     """A whole listing in memory."""
     return [*store.list(prefix)]
-
-
-def _may_help(err: Exception) -> bool:
-    return isinstance(err, BbrError) and err.retry_may_help

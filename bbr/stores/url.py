@@ -8,6 +8,7 @@ minio+http://host:port/bucket/prefix                             the same in the
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -18,6 +19,7 @@ from bbr.stores.store import Store
 
 _S3_OPTIONS = {"endpoint", "region", "ca_file", "style"}
 _MINIO_OPTIONS = {"region", "ca_file"}
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 def open_store(url: str) -> Store:
@@ -32,11 +34,16 @@ def open_store(url: str) -> Store:
     raise UsageError(f"{url}: no store is called {parts.scheme}://", hint="use a path, s3:// or minio://")
 
 
+def folder_of(url: str) -> Path | None:
+    """The directory that an address names, from wherever it is named; None where it names a server."""
+    parts = _split(url)
+    return _path(url, parts) if parts.scheme in ("", "file") else None
+
+
 def create_place(url: str) -> None:
     """Make the directory that a new repository is to be in; buckets are made by whoever owns them."""
-    parts = _split(url)
-    if parts.scheme in ("", "file"):
-        path = _path(url, parts)
+    path = folder_of(url)
+    if path is not None:
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except FileExistsError as err:
@@ -76,7 +83,7 @@ def _s3(url: str, parts: SplitResult) -> Store:
     if not parts.netloc or style not in ("path", "host"):
         raise UsageError(f"{url}: not s3://BUCKET/PREFIX, or a style that is neither path nor host")
     return S3Store(
-        parts.netloc,
+        _checked_bucket(url, parts.netloc),
         unquote(parts.path),
         endpoint=options.get("endpoint"),
         region=options.get("region"),
@@ -94,12 +101,22 @@ def _minio(url: str, parts: SplitResult) -> Store:
         raise UsageError(f"{url}: not minio://HOST:PORT/BUCKET/PREFIX")
     return MinioStore(
         parts.netloc,
-        bucket,
+        _checked_bucket(url, bucket),
         prefix,
         secure=parts.scheme == "minio",
         region=options.get("region"),
         ca_file=options.get("ca_file"),
     )
+
+
+def _checked_bucket(url: str, bucket: str) -> str:
+    """The bucket's name itself, when S3 and MinIO can have one: an SDK would blame the server for a wrong name."""
+    if not _BUCKET.fullmatch(bucket) or any(wrong in bucket for wrong in ("..", ".-", "-.")):
+        raise UsageError(
+            f"{url}: {bucket!r} cannot be a bucket's name",
+            hint="it has 3 to 63 of a-z 0-9 . - and begins and ends with a letter or a digit",
+        )
+    return bucket
 
 
 def _options(url: str, parts: SplitResult, known: set[str]) -> dict[str, str]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +29,9 @@ class Ended:
 
 Bbr = Callable[..., Ended]
 
+PROGRAM = ("-W", "error", "-c", "from bbr.cli.main import main; main()")
+"""The installed program, in this interpreter."""
+
 
 @pytest.fixture
 def bbr(capfd: pytest.CaptureFixture[str]) -> Bbr:
@@ -38,6 +44,27 @@ def bbr(capfd: pytest.CaptureFixture[str]) -> Bbr:
         return Ended(code, out, err)
 
     return call
+
+
+@contextmanager
+def started(
+    *arguments: str | Path, environ: Mapping[str, str] | None = None, program: Sequence[str] = PROGRAM
+) -> Iterator[subprocess.Popen[str]]:
+    """One command line as a process of its own. Killed if the test leaves it running."""
+    command = [sys.executable, *program, *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
+    with process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def finished(process: subprocess.Popen[str], *, limit_s: float = 30) -> Ended:
+    """Wait for a process to end, and what it said."""
+    out, err = process.communicate(timeout=limit_s)
+    return Ended(process.returncode, out, err)
 
 
 @dataclass(frozen=True, slots=True)

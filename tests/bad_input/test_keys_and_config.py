@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,10 @@ def test_fewer_than_two_different_recovery_identities_are_refused(bbr: Bbr, tmp_
         "init", "--repo", tmp_path / "r", "--keys-dir", tmp_path / "k", "--state-dir", tmp_path / "s", *recovery
     )
     assert ended.code == 2
-    assert "two" in ended.err
+    assert ended.err == (
+        "bbr: a repository needs at least two different recovery identities: one can be lost\n"
+        "  hint: give two, and keep one of them offline; `bbr init` makes both if given none\n"
+    )
     assert not (tmp_path / "r" / "root").exists()
     assert not (tmp_path / "k").exists()
 
@@ -29,9 +33,17 @@ def test_wrong_identity_is_exit_12(bbr: Bbr, host: Host, tmp_path: Path) -> None
     stranger.write_text(Identity.generate().secret() + "\n")
     stranger.chmod(0o600)
     target = tmp_path / "x.db"
+    before = snapshot_of(host.repository)
     ended = bbr("restore", "etcd", "latest", *host.where(), "--identity", stranger, "--to-snapshot", target)
     assert ended.code == 12
+    assert re.search(
+        r"^bbr: none of the 1 identities given reads epoch \d{8}T\d{6}Z-[0-9a-f]{8}\n"
+        r"  hint: its readers are: recovery-1 \(age1[0-9a-z]{8}\.\.\.\), recovery-2 \(age1[0-9a-z]{8}\.\.\.\)$",
+        ended.err,
+        re.MULTILINE,
+    )
     assert not target.exists()
+    assert snapshot_of(host.repository) == before
     assert "AGE-SECRET-KEY" not in ended.err + ended.out
 
 

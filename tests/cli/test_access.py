@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
+from collections.abc import Iterator
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from bbr.cli.access import state_dir
+from bbr.cli.access import place_of, state_dir
 from bbr.cli.config import Config
 from bbr.cli.options import Where
+from bbr.errors import UsageError
+from bbr.stores.retry import Retrying
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Bbr
@@ -79,6 +85,7 @@ def test_a_key_file_of_another_repository_is_refused(bbr: Bbr, repository: Path)
     said = bbr("show", "latest", "--identity", "others/recovery-1.txt")
     assert said.code == 10
     assert "use the key files of this repository" in said.err
+    assert "key file others/recovery-1.txt is for repository" in said.err
 
 
 @pytest.mark.parametrize("damage", ["missing", "exposed"])
@@ -108,3 +115,56 @@ def test_an_address_with_credentials_is_refused_and_does_not_show_them(bbr: Bbr)
     said = bbr("list", "--repo", "minio://me:secret@host:9000/bucket")
     assert said.code == 2
     assert "secret" not in said.err
+
+
+def test_a_user_without_a_home_is_told_what_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 54321)
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    for name in ("HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UsageError, match=r"\(54321\) has no home folder") as caught:
+        state_dir(NOWHERE, Config())
+    assert "--state-dir DIR" in caught.value.hint
+    assert state_dir(Where(None, None, None, Path("/told")), Config()) == Path("/told")
+
+
+def test_a_folder_is_one_place_however_it_is_named(here: Path) -> None:
+    repository = str(here / "my repository")
+    for address in (
+        "my repository",
+        "./my repository",
+        repository,
+        f"file://{repository}",
+        f"file://{here}/my%20repository",
+    ):
+        assert place_of(address) == repository
+    assert place_of("s3://backups/x?region=y") == "s3://backups/x?region=y"
+
+
+def test_a_repository_that_was_met_by_its_path_is_known_by_its_url(bbr: Bbr, repository: Path) -> None:
+    assert "first contact" in bbr("list", "--repo", "repository", "--state-dir", "elsewhere").err
+    assert "first contact" not in bbr("list", "--repo", f"file://{repository}", "--state-dir", "elsewhere").err
+
+
+@pytest.fixture
+def silent_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A port that accepts and never answers; the store's patience is a fraction of a second."""
+    for name, value in (("AWS_ACCESS_KEY_ID", "somebody"), ("AWS_SECRET_ACCESS_KEY", "something-secret")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("bbr.stores.minio.READ_TIME_S", 0.2)
+    monkeypatch.setattr("bbr.stores.url.Retrying", partial(Retrying, tries=2, first_pause=timedelta(milliseconds=1)))
+    monkeypatch.setattr("bbr.cli.display.LINE_EVERY_S", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["list"], ["show", "latest"], ["writer", "list"], ["init", "--keys-dir", "keys"], ["verify"], ["doctor"]],
+)
+def test_a_store_that_never_answers_is_waited_for_in_the_open(bbr: Bbr, silent_port: int, arguments: list[str]) -> None:
+    address = f"minio+http://127.0.0.1:{silent_port}/bucket/prefix"
+    said = bbr(*arguments, "--repo", address, "--state-dir", "state")
+    step = "trying the store out" if arguments == ["doctor"] else f"opening {address}"
+    assert f"bbr: {step}, for" in said.err
+    assert re.search(r"timed out.*\(tried \d times, for \d+ s\)", said.out + said.err)

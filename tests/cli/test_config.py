@@ -94,6 +94,18 @@ def test_an_empty_file_says_nothing(tmp_path: Path, text: str) -> None:
         ("- a\n", "line 1: the file should be", ""),
         ("[a]: b\n", "line 1: a key must be a word", ""),
         ("a: &x [*x]\n", "nested deeper", ""),
+        ("[" * 5000, "nested deeper", ""),
+        ("state_dir: ~nobody-of-this-name/x\n", "home directory", "write paths without ~"),
+        (
+            "etcd:\n  main:\n    endpoints: [a]\n    username: root\n",
+            "line 2: etcd.main has only one of username and password_file",
+            "give both",
+        ),
+        (
+            "etcd:\n  main:\n    endpoints: [a]\n    password_file: p\n",
+            "line 2: etcd.main has only one of username and password_file",
+            "give both",
+        ),
         ("cluster: a\n--- \ncluster: b\n", "line 2: not YAML", ""),
         (b"cluster: \xff\n", "not text in UTF-8", ""),
         ("cluster: \x00\n", "not YAML", ""),

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bbr.errors import AccessDenied, StoreUnavailable
 from bbr.etcd.write import put, raise_alarm
 from bbr.servers.etcd import EtcdServers
+from bbr.stores.probe import Abilities
+from bbr.stores.store import Store
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Bbr, Said
@@ -105,3 +108,51 @@ def test_programs_that_a_restore_will_lack_are_a_warning(
     said = bbr("doctor", "--endpoints", small_etcd.endpoints[0])
     assert said.code == 0
     assert "programs: a backup does not need it" in said.err
+
+
+def test_a_store_that_does_not_answer_is_asked_once_and_the_repository_is_passed_over(
+    bbr: Bbr, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def gone(address: str) -> Store:
+        opened.append(address)
+        raise StoreUnavailable("listing root/: no answer", hint="check that the store is reachable")
+
+    for module in ("access", "checkup"):
+        monkeypatch.setattr(f"bbr.cli.{module}.open_store", gone)
+    said = bbr("doctor", "--repo", "anywhere", "--state-dir", "state", "-o", "json")
+    assert said.code == 5
+    checks = {check["name"]: check for check in said.json["checks"]}
+    assert (checks["store"]["result"], checks["repository"]["result"]) == ("failed", "skipped")
+    assert "for the reason above" in checks["repository"]["detail"]
+    assert opened == ["anywhere"]
+
+
+def test_a_store_that_may_only_be_read_is_still_read(
+    bbr: Bbr, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(store: Store) -> Abilities:
+        raise AccessDenied("writing probe/x: refused")
+
+    monkeypatch.setattr("bbr.cli.checkup.probe", refused)
+    said = bbr("doctor", "-o", "json")
+    assert (verdicts(said)["store"], verdicts(said)["repository"]) == ("failed", "ok")
+
+
+def test_the_next_command_carries_all_that_was_given(bbr: Bbr, repository: Path, small_etcd: EtcdServers) -> None:
+    given = ("--writer-key", "keys/writer-m1.key", "--cluster", "prod", "--endpoints", small_etcd.endpoints[0])
+    said = bbr("doctor", "--repo", "repository", "--state-dir", "state", *given)
+    assert said.code == 0, said.err
+    next_command = said.err.splitlines()[-1].split()
+    assert next_command == ["bbr", "backup", "--repo", "repository", "--state-dir", "state", *given]
+    assert bbr(*next_command[1:]).code == 0
+
+
+def test_what_was_named_nowhere_is_left_open_in_the_next_command(bbr: Bbr, repository: Path, here: Path) -> None:
+    (here / "bbr.yaml").unlink()
+    said = bbr("doctor", "--repo", "repository", "--state-dir", "state")
+    assert said.code == 0, said.err
+    assert said.err.splitlines()[-1].endswith(
+        "--writer-key FILE --endpoints URL --cacert FILE --cert FILE --key FILE --cluster NAME"
+    )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bbr.cli.config import read_config
 from bbr.repository.keyfiles import read_identities, read_writer_key
 from bbr.repository.keys import Identity
 
@@ -36,8 +37,9 @@ def test_it_makes_two_recovery_identities_and_a_writer_key_that_pin_the_reposito
     assert made["store"]["conditional_create"] is True
 
 
-def test_it_says_where_each_file_goes_and_what_comes_next(bbr: Bbr) -> None:
+def test_it_says_where_each_file_goes_and_what_comes_next(bbr: Bbr, here: Path) -> None:
     said = bbr(*INIT)
+    assert re.search(rf"^repository +{re.escape(str(here / 'repository'))}$", said.out, flags=re.MULTILINE)
     assert re.search(r"^id +[0-9a-f]{64}$", said.out, flags=re.MULTILINE)
     assert said.out.count("and delete it here") == 2
     assert "stays on the backup host" in said.out
@@ -108,3 +110,51 @@ def test_what_cannot_be_a_folder_is_refused(bbr: Bbr, here: Path) -> None:
     said = bbr(*INIT)
     assert said.code == 2
     assert "is not a directory" in said.err
+
+
+@pytest.mark.parametrize("address", ["./my: backups", "file:{here}/my: backups"])
+def test_the_snippet_is_good_in_any_folder_and_whatever_the_paths_are(
+    bbr: Bbr, here: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    repo = address.format(here=here)
+    said = bbr("init", "--repo", repo, "--keys-dir", "my #keys", "--state-dir", "state", "--cluster", "on")
+    assert said.code == 0, said.err
+    elsewhere = here / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "bbr.yaml").write_text(said.out[said.out.index("# bbr.yaml") :], encoding="utf-8")
+    monkeypatch.chdir(elsewhere)
+    config = read_config(elsewhere / "bbr.yaml")
+    assert config.repository == str(here / "my: backups")
+    assert (config.cluster, config.writer_key and config.writer_key.exists()) == ("on", True)
+    assert bbr("list", "--state-dir", "other").code == 0
+
+
+@pytest.mark.parametrize("is_master", [True, False])
+def test_the_next_command_suits_this_host(
+    bbr: Bbr, here: Path, monkeypatch: pytest.MonkeyPatch, is_master: bool
+) -> None:
+    monkeypatch.setattr("bbr.cli.sources.MANIFESTS_DIR", here if is_master else here / "none")
+    said = bbr(*INIT, "--cluster", "prod")
+    next_command = said.err.splitlines()[-1]
+    assert f"writer-m1.key --cluster prod{'' if is_master else ' --endpoints URL --cacert FILE'}" in next_command
+    assert ("--endpoints" in next_command) is not is_master
+
+
+def test_without_a_cluster_only_a_kubeadm_master_needs_no_name(
+    bbr: Bbr, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bbr.cli.sources.MANIFESTS_DIR", here)
+    assert bbr(*INIT).err.splitlines()[-1].endswith("writer-m1.key")
+    monkeypatch.setattr("bbr.cli.sources.MANIFESTS_DIR", here / "none")
+    said = bbr("init", "--repo", "second", "--keys-dir", "others", "--state-dir", "state")
+    assert "--cluster NAME --endpoints URL" in said.err
+
+
+def test_without_a_place_for_the_state_nothing_is_made(bbr: Bbr, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("geteuid", "getuid"):
+        monkeypatch.setattr(f"os.{name}", lambda: 54321)
+    for name in ("HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    said = bbr("init", "--repo", "repository", "--keys-dir", "keys")
+    assert (said.code, "no home folder" in said.err) == (2, True)
+    assert list(here.iterdir()) == []

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -74,6 +76,9 @@ def test_the_version_is_the_packages(bbr: Bbr) -> None:
         (["show"], "missing argument 'ID'", "`bbr show --help`"),
         (["restore", "etdc"], "no such command 'etdc'", "`bbr restore --help`"),
         (["list"], "no repository was named", "give --repo URL"),
+        (["list", "--repo", "minio+http://127.0.0.1:1/b/p"], "'b' cannot be a bucket's name", "3 to 63"),
+        (["doctor", "--user", "root"], "user and password belong together", "--password-file FILE"),
+        (["backup", "--password-file", "p"], "user and password belong together", "--user NAME"),
         (["list", "--repo", "ftp://x/y"], "no store is called ftp://", ""),
         (["list", "--repo", "x", "--repository-id", "short"], "is no repository's id", "64 hex digits"),
         (["list", "--config", "missing.yaml"], "missing.yaml cannot be read", "check --config"),
@@ -150,29 +155,121 @@ def test_ctrl_c_ends_with_130_and_one_line(bbr: Bbr, monkeypatch: pytest.MonkeyP
     assert (said.code, said.err.strip()) == (130, "bbr: interrupted")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_from_outside_cleans_up_and_ends_with_130(number: signal.Signals) -> None:
+def bbr_list(body: str, *, before: str = "", hangups: str = "SIG_DFL") -> subprocess.Popen[str]:
+    """A process whose `bbr list` does ``body``. It meets SIGHUP as told, whatever this run was started under."""
     code = (
-        "import click, sys, threading, types\n"
+        "import click, fcntl, os, signal, sys, termios, threading, types\n"
+        "from pathlib import Path\n"
         "from bbr.cli.main import main\n"
+        "from bbr.scratch import scratch_folder\n"
+        f"signal.signal(signal.SIGHUP, signal.{hangups})\n"
+        f"{before}\n"
         "@click.command('list')\n"
         "def command():\n"
-        "    try:\n"
-        "        print('begun', flush=True); threading.Event().wait(60)\n"
-        "    finally:\n"
-        "        print('cleaned up', flush=True)\n"
+        f"{textwrap.indent(textwrap.dedent(body), '    ')}\n"
         "sys.modules['bbr.cli.list'] = types.ModuleType('bbr.cli.list')\n"
         "sys.modules['bbr.cli.list'].command = command\n"
         "main()"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "list"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_from_outside_cleans_up_and_ends_with_130(number: signal.Signals) -> None:
+    process = bbr_list(
+        """
+        try:
+            print('begun', flush=True); threading.Event().wait(60)
+        finally:
+            print('cleaned up', flush=True)
+        """
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err.strip()) == (130, "cleaned up\n", "bbr: interrupted")
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGHUP])
+def test_the_signals_that_follow_a_stop_do_not_cut_the_cleaning_up_short(
+    first: signal.Signals, second: signal.Signals
+) -> None:
+    process = bbr_list(
+        """
+        try:
+            print('begun', flush=True); threading.Event().wait(60)
+        finally:
+            print('cleaning', flush=True); sys.stdin.readline(); print('cleaned up', flush=True)
+        """
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(first)
+    assert process.stdout.readline() == "cleaning\n"
+    process.send_signal(second)
+    out, err = process.communicate("go on\n", timeout=30)
+    assert (process.returncode, out, err.strip()) == (130, "cleaned up\n", "bbr: interrupted")
+
+
+def test_under_nohup_a_hangup_stops_nothing() -> None:
+    process = bbr_list("print('begun', flush=True); print(sys.stdin.readline(), end='')", hangups="SIG_IGN")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGHUP)
+    out, err = process.communicate("done\n", timeout=30)
+    assert (process.returncode, out, err) == (0, "done\n", "")
+
+
+def test_a_terminal_that_goes_away_leaves_no_plaintext_and_no_noise(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    take_terminal = (
+        "os.setsid()\n"
+        f"terminal = os.open({os.ttyname(theirs)!r}, os.O_RDWR)\n"
+        "fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)\n"
+        "os.dup2(1, 9)\n"
+        "[os.dup2(terminal, number) for number in (0, 1, 2)]\n"
+        "os.environ['TERM'] = 'xterm'"
+    )
+    process = bbr_list(
+        f"""
+        from bbr.cli.display import progress_on
+        with progress_on(sys.stderr) as progress, scratch_folder(Path({str(tmp_path)!r})) as folder:
+            progress.step('spooling')
+            (folder / 'secret').write_text('plain')
+            os.write(9, b'begun\\n')
+            threading.Event().wait(60)
+        """,
+        before=take_terminal,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    assert len(list(tmp_path.iterdir())) == 1
+    os.close(theirs)
+    os.close(ours)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stop_that_nobody_can_be_told_of_is_a_stop() -> None:
+    process = bbr_list("print('begun', flush=True); threading.Event().wait(60)")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == "begun\n"
+    process.stderr.close()  # as in `bbr list 2>&1 | tee log`, where Ctrl-C ends tee first
+    process.stderr = None
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
 
 
 def test_a_reader_that_has_seen_enough_is_no_reason_for_noise() -> None:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from bbr.cli.output import Facts, Output, Report, Table, table_lines, wants_color
+from bbr.cli.output import Facts, Output, Report, Table, print_error, table_lines, wants_color
+from bbr.errors import BbrError
 
+ROOT = Path(__file__).parents[2]
+MAIN = "import sys; sys.argv[0] = 'bbr'; from bbr.cli.main import main; main()"
 REPORT = Report(
     "bbr.test/1",
     {"path": Path("/a"), "time": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "name": "größe", "none": None},
@@ -74,3 +80,46 @@ def test_warnings_and_the_next_command_go_to_stderr_and_can_be_pasted() -> None:
     output.next_command("bbr", "list", "--repo", "s3://b/p?region=x", why="see it")
     assert out.getvalue() == ""
     assert err.getvalue() == "warning: look\n\nNext, see it:\n  bbr list --repo 's3://b/p?region=x'\n"
+
+
+def test_where_stdout_is_closed_the_result_is_not_dropped_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    with pytest.raises(BbrError, match="stdout is closed") as caught:
+        Output().report(REPORT)
+    assert "/dev/null" in caught.value.hint
+
+
+def test_where_stderr_is_closed_nothing_of_it_gets_into_the_data(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    output = Output("json")
+    output.report(REPORT)
+    output.note("a note")
+    output.warn("look")
+    output.next_command("bbr", "list", why="see it")
+    print_error("it failed", "try again")
+    assert output.stderr.isatty() is False
+    assert json.loads(capsys.readouterr().out)["schema"] == "bbr.test/1"
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_command_whose_stream_is_closed_ends_in_order(tmp_path: Path, closed: int) -> None:
+    arguments = ["init", "--repo", "repository", "--keys-dir", "keys", "--state-dir", "state"]
+    code = f"import os; os.close({closed}); os.execv(sys.executable, [sys.executable, '-c', {MAIN!r}, *sys.argv[1:]])"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {code}", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if closed == 1:
+        assert (done.returncode, (tmp_path / "keys").exists()) == (1, False)
+        assert done.stderr.splitlines()[0] == "bbr: stdout is closed, so the result would be lost"
+    else:
+        assert done.returncode == 0
+        assert done.stdout.startswith("repository ")
+        assert "Next," not in done.stdout

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -144,11 +150,128 @@ def test_what_to_do_next_is_said_with_the_members_own_flags(bbr: Bbr, backup_id:
         (["--to-data-dir", "b"], "--to-data-dir needs --name"),
         (["--to-data-dir", "b", "--name", "m0"], "--to-data-dir needs --initial-advertise-peer-urls"),
         (["--to-data-dir", "b", *MEMBER, "--bump-revision", "0"], "'--bump-revision'"),
+        (["--to-data-dir", "b", *MEMBER, "--initial-cluster", "m1=http://a:1"], "has no member 'm0'; it has: m1"),
+        (["--to-data-dir", "b", *MEMBER, "--initial-cluster", "m0=a:1"], "--initial-cluster: 'a:1' is not http(s)"),
+        (["--to-data-dir", "b", *MEMBER, "--initial-cluster", "m0=http://a:1"], "gives m0 http://a:1, and --initial-"),
+        (["--to-data-dir", "b", *MEMBER[:3], "10.0.0.1"], "--initial-advertise-peer-urls: '10.0.0.1' is not http(s)"),
     ],
 )
 def test_forms_that_do_not_go_together_are_refused(bbr: Bbr, flags: list[str], message: str) -> None:
     said = bbr("restore", "etcd", "latest", *IDENTITY, *flags)
-    assert (said.code, message in said.err) == (2, True)
+    assert (said.code, message in said.err) == (2, True), said.err
+
+
+def parts_of(repository: Path) -> list[Path]:
+    return [path for path in repository.glob("clusters/*/*/*") if path.is_file()]
+
+
+@pytest.fixture
+def unreadable_parts(backup_id: str, repository: Path) -> str:
+    """A backup whose parts are gone: who fetches ends with another error than who looks before."""
+    for part in parts_of(repository):
+        part.unlink()
+    return backup_id
+
+
+@pytest.mark.parametrize("bump", [2**62, 2**63 - 1, 2**64, 10**30])
+def test_a_bump_that_leaves_etcd_no_room_is_refused_before_anything_is_fetched(
+    bbr: Bbr, unreadable_parts: str, here: Path, bump: int
+) -> None:
+    said = bbr("restore", "etcd", "latest", *IDENTITY, "--to-data-dir", "data", *MEMBER, "--bump-revision", str(bump))
+    assert said.code == 2, said.err
+    assert f"--bump-revision {bump} on revision " in said.err
+    assert "must stay below 2^62" in said.err
+    assert "hint: give a smaller one" in said.err
+    assert not (here / "data").exists()
+
+
+def test_the_sum_with_the_revision_is_what_counts(bbr: Bbr, backup_id: str, here: Path) -> None:
+    revision = bbr("restore", "etcd", "latest", *IDENTITY, "--to-snapshot", "x.db", "-o", "json").json["revision"]
+    restore = ("restore", "etcd", "latest", *IDENTITY, "--to-data-dir", "data", *MEMBER, "-o", "json")
+    assert bbr(*restore, "--bump-revision", str(2**62 - revision)).code == 2
+    said = bbr(*restore, "--bump-revision", str(2**62 - revision - 1))
+    assert (said.code, said.json["bumped_revision"]) == (0, 2**62 - 1)
+
+
+@pytest.mark.parametrize("form", ["--to-snapshot", "--to-data-dir"])
+def test_a_missing_parent_folder_is_named_before_anything_is_fetched(
+    bbr: Bbr, unreadable_parts: str, here: Path, form: str
+) -> None:
+    flags = MEMBER if form == "--to-data-dir" else ()
+    said = bbr("restore", "etcd", "latest", *IDENTITY, form, "my dir/target", *flags)
+    assert said.code == 2, said.err
+    assert f"{here}/my dir does not exist, and target is to be written there" in said.err
+    assert f"mkdir -p '{here}/my dir'" in said.err
+    assert not (here / "my dir").exists()
+
+
+def test_an_empty_folder_keeps_owner_and_mode_and_what_is_in_it_gets_the_owner(
+    bbr: Bbr, backup_id: str, here: Path, etcd_binary: Path
+) -> None:
+    data = here / "data"
+    data.mkdir(mode=0o750)
+    owner = (12345, 23456) if os.geteuid() == 0 else (os.getuid(), os.getgid())
+    os.chown(data, *owner)
+    said = bbr("restore", "etcd", "latest", *IDENTITY, "--to-data-dir", "data", *MEMBER)
+    assert said.code == 0, said.err
+    assert "warning" not in said.err
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in (data, *data.rglob("*"))} == {owner}
+    assert stat.S_IMODE(data.stat().st_mode) == 0o750
+    assert stat.S_IMODE((data / "member").stat().st_mode) == 0o700
+    assert [path.name for path in data.iterdir()] == ["member"]
+
+
+def test_a_new_folder_is_private(bbr: Bbr, backup_id: str, here: Path) -> None:
+    said = bbr("restore", "etcd", "latest", *IDENTITY, "--to-data-dir", "data", *MEMBER)
+    assert said.code == 0, said.err
+    assert stat.S_IMODE((here / "data").stat().st_mode) == 0o700
+    assert (here / "data").stat().st_uid == os.geteuid()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root can make another's folder")
+def test_who_may_not_give_files_away_is_told_the_command(bbr: Bbr, backup_id: str, here: Path) -> None:
+    data = here / "my data"
+    data.mkdir()
+    os.chown(data, 12345, 23456)
+    program = "import sys; from bbr.cli.main import main; sys.argv[0] = 'bbr'; main()"
+    command = ["setpriv", "--bounding-set", "-chown", sys.executable, "-c", program]
+    command += ["restore", "etcd", "latest", *IDENTITY, "--to-data-dir", str(data), *MEMBER]
+    root = str(Path(__file__).parents[2])
+    ended = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert f"warning: {data} belongs to 12345:23456" in ended.stderr
+    assert f"as root: chown -R 12345:23456 '{data}/member'" in ended.stderr
+    assert (data / "member" / "snap" / "db").stat().st_uid == 0
+
+
+def test_what_to_do_next_can_be_copied_whatever_the_folder_is_called(bbr: Bbr, backup_id: str, here: Path) -> None:
+    token = ("--initial-cluster-token", "it's; mine")
+    said = bbr("restore", "etcd", backup_id, *IDENTITY, "--to-data-dir", "my $data", *MEMBER, *token)
+    assert said.code == 0, said.err
+    words = shlex.split(said.err.partition("start etcd on the new directory with")[2].replace("\\\n", " "))
+    assert words[:2] == ["--data-dir", f"{here}/my $data"]
+    assert words[words.index("--initial-cluster-token") + 1] == "it's; mine"
+
+
+def test_the_folder_that_is_named_wins_over_a_newer_program_elsewhere(
+    bbr: Bbr, backup_id: str, here: Path, etcdutl_binary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, version in {"named": "3.6.1", "unfitting": "3.5.35", "path": "3.6.99"}.items():
+        (here / folder).mkdir()
+        script = f"""#!/bin/sh
+if [ "$1" = version ]; then echo 'etcdutl version: {version}'; else exec {etcdutl_binary} "$@"; fi
+"""
+        (here / folder / "etcdutl").write_text(script)
+        (here / folder / "etcdutl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{here}/path:{os.environ['PATH']}")
+    monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
+    for number, (named, version) in enumerate({"named": "3.6.1", "unfitting": "3.6.99"}.items()):
+        target = ("--to-data-dir", f"data-{number}")
+        said = bbr("restore", "etcd", "latest", *IDENTITY, *target, *MEMBER, "--bin-dir", named, "-o", "json")
+        assert said.code == 0, said.err
+        assert said.json["etcdutl"]["version"] == version
 
 
 def test_an_etcd_that_the_backup_does_not_hold_is_named(bbr: Bbr, backup_id: str) -> None:

@@ -81,3 +81,16 @@ def test_a_revoked_writer_stays_listed_as_such_and_is_refused(bbr: Bbr, reposito
 def test_what_cannot_be_revoked_is_named(bbr: Bbr, repository: Path, arguments: list[str], message: str) -> None:
     said = bbr("writer", "revoke", *arguments, *IDENTITY)
     assert (said.code, message in said.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("clusters", "flags"), [((), ""), (("prod",), " --cluster prod"), (("prod", "staging"), " --cluster NAME")]
+)
+def test_the_command_for_the_other_host_names_the_whole_path_and_the_cluster(
+    bbr: Bbr, repository: Path, clusters: tuple[str, ...], flags: str
+) -> None:
+    named = [word for one in clusters for word in ("--cluster", one)]
+    said = bbr("writer", "add", "m2", "--repo", "./repository", "--key-file", "my keys.key", *named, *IDENTITY)
+    assert said.code == 0, said.err
+    assert said.err.splitlines()[-1] == f"  bbr backup --repo {repository} --writer-key 'my keys.key'{flags}"
+    assert f"that host must reach it as {repository} too" in said.err

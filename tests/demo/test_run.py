@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -68,7 +69,8 @@ def test_a_restored_etcd_that_differs_is_found(tools: Tools, tmp_path: Path, cha
 
 
 def bbr_demo(folder: Path, *flags: str) -> subprocess.Popen[str]:
-    code = "from bbr.cli.main import main; main()"
+    # Under nohup it would rightly ignore SIGHUP.
+    code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL); from bbr.cli.main import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", code, "demo", "--objects", str(OBJECTS), *flags],
         stdout=subprocess.PIPE,
@@ -106,17 +108,50 @@ def test_it_goes_through_a_real_minio_too(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("lines", [1, 2, 4, 8])
-def test_ctrl_c_at_any_step_leaves_nothing_behind(tmp_path: Path, lines: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "lines"),
+    [
+        (signal.SIGINT, 1),
+        (signal.SIGINT, 2),
+        (signal.SIGINT, 4),
+        (signal.SIGINT, 8),
+        (signal.SIGTERM, 4),
+        (signal.SIGHUP, 1),
+        (signal.SIGHUP, 4),
+        (signal.SIGHUP, 8),
+    ],
+)
+def test_a_stop_at_any_step_leaves_nothing_behind(tmp_path: Path, number: signal.Signals, lines: int) -> None:
     process = bbr_demo(tmp_path)
     assert process.stdout is not None
     for _ in range(lines):
         assert process.stdout.readline()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err.strip()) == (130, "bbr: interrupted")
     assert list(tmp_path.iterdir()) == []
     assert running_in(tmp_path) == []
+
+
+def test_what_a_killed_demo_left_is_swept_by_the_next(tmp_path: Path) -> None:
+    killed = bbr_demo(tmp_path)
+    assert killed.stdout is not None
+    for _ in range(4):
+        assert killed.stdout.readline()
+    killed.kill()
+    killed.communicate(timeout=60)
+    (left,) = tmp_path.iterdir()
+    deadline = time.monotonic() + 20
+    while running_in(tmp_path):  # the kernel kills its etcd with it, a moment later
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    following = bbr_demo(tmp_path)
+    assert following.stdout is not None
+    assert following.stdout.readline()
+    assert not left.exists()
+    following.send_signal(signal.SIGINT)
+    following.communicate(timeout=60)
+    assert list(tmp_path.iterdir()) == []
 
 
 def running_in(folder: Path) -> list[str]:

@@ -120,12 +120,25 @@ def stand_in(folder: Path, version: str) -> Path:
     return path
 
 
-def test_the_newest_of_the_right_minor_version_is_taken(tmp_path: Path) -> None:
+def test_the_first_place_that_has_the_right_minor_version_wins(tmp_path: Path) -> None:
     versions = ("3.5.35", "3.6.9", "3.6.10", "3.7.0")
     folders = [stand_in(tmp_path / version, version).parent for version in versions]
     found = find_etcdutl([tmp_path / "nowhere", *folders], server_version="3.6.2")
-    assert found == Etcdutl(tmp_path / "3.6.10" / "etcdutl", "3.6.10")
+    assert found == Etcdutl(tmp_path / "3.6.9" / "etcdutl", "3.6.9")
     assert find_etcdutl(folders, server_version="3.7").version == "3.7.0"
+
+
+def test_one_too_old_to_bump_is_passed_over_for_a_later_place(tmp_path: Path) -> None:
+    folders = [stand_in(tmp_path / version, version).parent for version in ("3.5.9", "3.5.10", "3.5.35")]
+    assert find_etcdutl(folders, server_version="3.5.35").version == "3.5.10"
+
+
+def test_a_folder_that_is_named_relatively_is_not_looked_up_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path / "bin", "3.6.16")
+    monkeypatch.chdir(tmp_path / "bin")
+    assert find_etcdutl([Path()], server_version="3.6.16").path == tmp_path / "bin" / "etcdutl"
 
 
 def test_another_minor_version_does_not_do(tmp_path: Path) -> None:
@@ -137,7 +150,7 @@ def test_another_minor_version_does_not_do(tmp_path: Path) -> None:
 
 def test_one_that_cannot_bump_does_not_do(tmp_path: Path) -> None:
     path = stand_in(tmp_path / "bin", "3.5.9")
-    with pytest.raises(ToolMissing, match=r"is 3\.5\.9") as caught:
+    with pytest.raises(ToolMissing, match=r"is 3\.5\.9, which cannot bump revisions") as caught:
         find_etcdutl([path], server_version="3.5.9")
     assert "3.5.10" in caught.value.hint
     with pytest.raises(ToolMissing, match="cannot bump"):

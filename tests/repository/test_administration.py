@@ -163,6 +163,24 @@ def test_revoking_twice_is_refused(site: Site) -> None:
         site.revoke("main", at=site.clock.now)
 
 
+def test_a_revocation_can_be_moved_to_an_earlier_time_and_to_no_later_one(site: Site) -> None:
+    first = site.backup()
+    second = site.backup()
+    site.revoke("main", at=site.clock.now)
+    assert site.catalog().backups == (first, second)
+    site.revoke("main", at=second.manifest.time)
+    assert site.catalog().backups == (first,)
+    with pytest.raises(UsageError, match="already") as caught:
+        site.revoke("main", at=site.clock.now)
+    assert "moved to an earlier time" in caught.value.hint
+
+
+def test_a_revocation_in_the_future_is_refused(site: Site) -> None:
+    with pytest.raises(UsageError, match="2026-01-02 04:05:05 UTC has not come yet"):
+        site.revoke("main", at=site.clock.now + timedelta(minutes=1))
+    assert site.trusted.root.number == 1
+
+
 def test_unknown_signer_is_refused_and_others_are_named(site: Site) -> None:
     with pytest.raises(UsageError, match="no signer has the label or id 'nobody'") as caught:
         revoke_signer(site.store, site.trusted, site.people, "nobody", at=site.clock.now, now=site.clock.now)

@@ -238,3 +238,49 @@ def test_probe_of_a_store_that_ignores_conditions_says_so() -> None:
     abilities = probe(Overwrites())
     assert not abilities.conditional_create
     assert "conditional create is ignored" in abilities.lacks[0]
+
+
+class Slow(MemoryStore):
+    """Takes a while for each answer, and gives the first ``silent`` of them up."""
+
+    def __init__(self, takes_s: float, silent: int) -> None:
+        super().__init__()
+        self.asked = 0
+        self._takes_s = takes_s
+        self._silent = silent
+
+    def get(self, name: str, *, limit_bytes: int) -> bytes:
+        self.asked += 1
+        threading.Event().wait(self._takes_s)
+        if self.asked <= self._silent:
+            raise StoreUnavailable("no answer", hint="check it")
+        return super().get(name, limit_bytes=limit_bytes)
+
+
+def test_first_contact_ends_before_a_try_that_would_end_past_its_limit() -> None:
+    slow = Slow(0.1, silent=100)
+    store = Retrying(slow, first_pause=QUICKLY, first_contact_limit=timedelta(seconds=0.15))
+    with pytest.raises(StoreUnavailable, match=r"no answer \(tried once, for \d+ s\)") as raised:
+        store.get("a", limit_bytes=1)
+    assert (slow.asked, raised.value.hint) == (1, "check it")
+
+
+def test_first_contact_with_a_quick_refusal_is_tried_as_often_as_ever() -> None:
+    slow = Slow(0, silent=100)
+    with pytest.raises(StoreUnavailable, match=r"\(tried 5 times, for \d+ s\)"):
+        Retrying(slow, first_pause=QUICKLY).get("a", limit_bytes=1)
+
+
+@pytest.mark.parametrize("answer", ["a body", "not found"])
+def test_store_that_has_answered_once_is_waited_for_with_patience(answer: str) -> None:
+    slow = Slow(0.1, silent=0)
+    store = Retrying(slow, first_pause=QUICKLY, first_contact_limit=timedelta(seconds=0.15))
+    if answer == "a body":
+        store.put("a", b"body")
+        assert store.get("a", limit_bytes=4) == b"body"
+    else:
+        with pytest.raises(NotFound):
+            store.get("a", limit_bytes=4)
+    slow.asked, slow._silent = 0, 100
+    with pytest.raises(StoreUnavailable, match=r"\(tried 5 times, for \d+ s\)"):
+        store.get("a", limit_bytes=4)
