@@ -27,10 +27,14 @@ from tests.making import CLUSTER, source
 
 
 class KillingStore:
-    """Counts calls to a store, and ends the process at one of them."""
+    """Counts calls to a store in the folder ``root``, and ends the process at one of them.
 
-    def __init__(self, inner: DirectoryStore, call: int, when: str) -> None:
-        self._inner, self._call, self._when = inner, call, when
+    "During" is a point at which half of the work is done: half of the body is read, half of the list is given out. A
+    put runs on in another thread, and is cut wherever it is. A delete is one call of the system: it is done or not.
+    """
+
+    def __init__(self, inner: DirectoryStore, call: int, when: str, root: Path) -> None:
+        self._inner, self._call, self._when, self._root = inner, call, when, root
         self._lock = threading.Lock()
         self.calls = 0
 
@@ -42,29 +46,43 @@ class KillingStore:
             threading.Thread(target=self._inner.put, args=(name, body), daemon=True).start()
             threading.Event().wait(self._call % 4 / 2000)
             _die()
-        stored = self._inner.put(name, body, retain_until=retain_until)
-        self._leave(fatal)
-        return stored
+        try:
+            return self._inner.put(name, body, retain_until=retain_until)
+        finally:
+            self._leave(fatal)
 
     def get(self, name: str, *, limit_bytes: int) -> bytes:
         """See `Store.get`."""
         fatal = self._enter()
-        body = self._inner.get(name, limit_bytes=limit_bytes)
-        self._leave(fatal)
-        return body
+        if fatal and self._when == "during":
+            path = self._root / name
+            if path.exists():
+                with path.open("rb") as file:
+                    file.read(path.stat().st_size // 2)
+                    _die()
+            _die()
+        try:
+            return self._inner.get(name, limit_bytes=limit_bytes)
+        finally:
+            self._leave(fatal)
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """See `Store.list`."""
         fatal = self._enter()
-        for number, entry in enumerate(self._inner.list(prefix)):
-            if fatal and self._when == "during" and number == 1:
+        entries = list(self._inner.list(prefix))
+        for number, entry in enumerate(entries):
+            if fatal and self._when == "during" and number == len(entries) // 2:
                 _die()
             yield entry
+        # An empty list has no middle.
         self._leave(fatal)
 
     def delete(self, name: str) -> None:
         """See `Store.delete`."""
         fatal = self._enter()
+        if fatal and self._when == "during":
+            threading.Thread(target=self._inner.delete, args=(name,), daemon=True).start()
+            _die()
         self._inner.delete(name)
         self._leave(fatal)
 
@@ -88,7 +106,8 @@ def _die() -> None:
 def main(arguments: str) -> None:
     """Back up once."""
     what = json.loads(arguments)
-    store = KillingStore(DirectoryStore(Path(what["repository"])), what["call"], what["when"])
+    folder = Path(what["repository"])
+    store = KillingStore(DirectoryStore(folder), what["call"], what["when"], folder)
     pin = Pin(what["repository_id"], 1)
     run(
         Request(CLUSTER, (source([what["endpoint"]]),)),
