@@ -68,8 +68,9 @@ def run(
 ) -> Outcome:
     """Back one cluster up. Returns once the backup is listed, complete, and was read back.
 
-    Raises `PartialBackup` after a backup was committed that lacks something; anything else that is raised means that
-    nothing was committed. `HeldByAnotherRun` when this host is already at it.
+    Raises `PartialBackup` after a backup was committed that lacks something. Anything else that is raised means that
+    nothing was committed, unless it is the manifest itself that could not be read back: then a listing tells.
+    `HeldByAnotherRun` when this host is already at it.
     """
     started = time.monotonic()
     trusted.root.check_writer(key.key_id, request.cluster)

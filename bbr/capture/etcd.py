@@ -21,7 +21,7 @@ from pathlib import Path
 from bbr.capture.members import Comparison, Roll, Silent, Witness, call_the_roll, catch_up, compare_members
 from bbr.capture.spool import spool_snapshot
 from bbr.capture.versions import version_warning
-from bbr.errors import EtcdUnavailable, MembersDisagree
+from bbr.errors import EtcdUnavailable, MembersDisagree, SnapshotDamaged
 from bbr.etcd.client import EtcdClient, HashKv
 from bbr.objects.uid import object_uid
 from bbr.progress import Progress
@@ -221,16 +221,18 @@ def _ranked(voters: Sequence[Witness], trusted: Sequence[Witness], notes: Mappin
 
 
 def _stream(candidates: Sequence[Witness], spool: Path, found: _Findings, progress: Progress) -> Witness:
-    """Stream from the first candidate that does not break off."""
+    """Stream from the first candidate that does not break off, and whose stream arrives whole."""
     for position, witness in enumerate(candidates, 1):
         try:
             blobs = witness.client.snapshot()
             spool_snapshot(blobs, spool, expected_bytes=witness.status.db_size_bytes, progress=progress)
             return witness
-        except EtcdUnavailable as err:
+        except (EtcdUnavailable, SnapshotDamaged) as err:
             if position == len(candidates):
+                if isinstance(err, SnapshotDamaged):
+                    raise SnapshotDamaged(f"member {witness.label}: {err}", hint=err.hint) from err
                 raise
-            found.warnings.append(f"member {witness.label} broke off, another was taken: {err}")
+            found.warnings.append(f"the snapshot of member {witness.label} failed, another was taken: {err}")
             progress.warn(found.warnings[-1])
     raise EtcdUnavailable("no member to stream from")
 

@@ -116,8 +116,6 @@ def command(
         if head is not None:
             output.report(partial_report(head.manifest))
         raise
-    for warning in outcome.warnings:
-        output.warn(warning)
     output.report(report(outcome))
     output.next_command("bbr", "verify", outcome.backup.manifest.backup_id, *where.flags(), why="prove what is stored")
 

@@ -218,7 +218,10 @@ class EtcdClient:
                 if attempt == 2 or remaining_bytes >= 0 or not self._drop_stale_token(err):
                     raise self._error("Maintenance/Snapshot", err) from err
         if remaining_bytes != 0:
-            raise EtcdUnavailable(f"{self.endpoint}: the snapshot stream ended {remaining_bytes} bytes before its end")
+            raise EtcdUnavailable(
+                f"{self.endpoint}: the snapshot stream ended {remaining_bytes} bytes before its end",
+                hint="look at the member's log, then run it again",
+            )
 
     def call(
         self, method: str, request: Message, answer: type[_Answer], *, time_limit: timedelta | None = None

@@ -103,7 +103,9 @@ def check_body(name: str, got: int, promised: int | None, limit_bytes: int) -> N
     if max(got, promised or 0) > limit_bytes:
         raise BodyTooLarge(f"{name} has more than the {limit_bytes:,} bytes expected")
     if promised is not None and got != promised:
-        raise StoreUnavailable(f"{name} came cut: {got:,} of {promised:,} bytes")
+        raise StoreUnavailable(
+            f"reading {name}: it came cut, {got:,} of {promised:,} bytes", hint="check the connection to the store"
+        )
 
 
 def check_longer(name: str, held: datetime | None, until: datetime) -> None:

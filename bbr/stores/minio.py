@@ -216,7 +216,8 @@ class MinioStore:
                 f"{doing}: TLS to the store failed: {reason}", hint="name its authority with ?ca_file= in the URL"
             ) from err
         except HTTPError as err:  # refused, dropped, timed out, a body cut
-            raise StoreUnavailable(f"{doing}: {err}", hint="check that the store is reachable") from err
+            said = err.args[0] if err.args else err  # the second of them is the first again, as an object
+            raise StoreUnavailable(f"{doing}: {said}", hint="check that the store is reachable") from err
         except MinioException as err:
             raise StoreError(f"{doing}: {err}") from err
         except (ValueError, ParseError) as err:

@@ -394,7 +394,7 @@ def test_answer_lost_on_a_store_that_ignores_conditions_changes_nothing(
 
 CUT = {
     "minio": r"^bbr: reading clusters/prod/.*\b\d+ bytes read, \d+ more expected",
-    "s3": r"^bbr: clusters/prod/\S+ came cut: \d+ of [\d,]+ bytes\b",
+    "s3": r"^bbr: reading clusters/prod/\S+: it came cut, \d+ of [\d,]+ bytes\b",
 }
 """How each SDK says that a body broke off."""
 

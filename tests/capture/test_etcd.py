@@ -348,8 +348,8 @@ def test_a_source_that_dies_in_mid_stream_is_replaced_by_another(
     listener = Listener(on_advance=kill_the_first)
     seen = capture_etcd(clients, tmp_path / "spool.db", progress=listener)
     assert seen.source.endpoint != trio.endpoints[first]
-    assert any("broke off" in warning for warning in seen.warnings)
-    assert any("broke off" in warning for warning in listener.warnings)
+    assert any("failed, another was taken" in warning for warning in seen.warnings)
+    assert any("failed, another was taken" in warning for warning in listener.warnings)
     check_is_snapshot(seen.snapshot_path)
 
 
