@@ -13,8 +13,12 @@ SOURCES := bbr restore schedules tests testbed bench docs/restore_by_hand.py
 debian = echo "set-up: installing $(1) with apt-get" && apt-get update -qq && apt-get install -y -qq $(1) >/dev/null || \
   { echo "set-up: $(1) is missing; install it as root: apt-get install $(1)"; exit 1; }
 
+# Tests start an sshd of their own; installing the package must not start one for all the world. Debian's own way to say so.
+policy := /usr/sbin/policy-rc.d
+quietly = test -e $(policy) || { trap 'rm -f $(policy)' EXIT; printf '\#!/bin/sh\nexit 101\n' >$(policy) && chmod 755 $(policy); }
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint quick flips bench testbed testbed-etcd programs format lock protos clean
+.PHONY: help demo test lint quick flips bench testbed testbed-etcd testbed-lab programs format lock protos clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -46,8 +50,12 @@ testbed: programs  ## build the real servers, once
 testbed-etcd:
 	@$(PYTHON) testbed/build.py etcd-3.6
 
+testbed-lab:  ## build Kubernetes and containerd, for real clusters in the lab: minutes, once
+	@$(PYTHON) testbed/build.py --lab
+
 programs:
 	@command -v zstd >/dev/null || { $(call debian,zstd); }
+	@PATH="$$PATH:/usr/sbin"; command -v sshd >/dev/null || { $(quietly); $(call debian,openssh-server); }
 
 # The stamp is as new as what it was made from, so that a warm make does nothing here.
 $(VENV)/ready: requirements.lock pyproject.toml

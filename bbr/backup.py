@@ -10,25 +10,38 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from bbr.capture.cache import Cache, CacheFiles, Live
+from bbr.capture.control_plane import ControlPlaneTaken, take_control_plane
 from bbr.capture.etcd import MemberSeen
-from bbr.capture.generation import place_run, why_new_generation
+from bbr.capture.generation import Place, place_run, why_new_generation
 from bbr.capture.increment import Difference, added_records
 from bbr.capture.take import Caution, Source, Taken, take_all
 from bbr.errors import ClockSkew, IdentityConflict, PartialBackup, PreconditionFailed
+from bbr.machines.machine import Machine
 from bbr.progress import Progress
 from bbr.repository import names
 from bbr.repository.catalog import Backup, Catalog
+from bbr.repository.document import one_line
 from bbr.repository.frames import encode
 from bbr.repository.heads import head_of, lost_finding
+from bbr.repository.hostfiles import encode_host_files
 from bbr.repository.inventory import encode_inventory
 from bbr.repository.keys import SigningKey
-from bbr.repository.manifest import GENERATION_TERM, EtcdEntry, Manifest, MemberState, encode_manifest
+from bbr.repository.manifest import (
+    GENERATION_TERM,
+    LINE_CHARACTERS,
+    REASONS_LIMIT,
+    ControlPlane,
+    EtcdEntry,
+    Manifest,
+    MemberState,
+    encode_manifest,
+)
 from bbr.repository.root import TrustedRoot
 from bbr.repository.state import State
 from bbr.repository.transfer import PartWriter, pieces, put_and_read_back, slices
@@ -41,13 +54,17 @@ CLOCK_LIMIT = timedelta(minutes=15)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to back up, and what to put up with. Each ``accept_`` is recorded in the manifest when it was needed."""
+    """What to back up, and what to put up with. Each ``accept_`` is recorded in the manifest when it was needed.
+
+    ``masters``: whose control-plane files are taken, by the name that each has in the backup; none without any.
+    """
 
     cluster: str
     sources: tuple[Source, ...]
     caution: Caution = field(default_factory=Caution)
     accept_identity: bool = False
     new_generation: bool = False
+    masters: Mapping[str, Machine] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +106,7 @@ def run(
         caches = CacheFiles(state.caches, request.cluster)
         cache = None if lost else caches.load(head)
         taken, missing = take_all(request.sources, cache, spool, opened, caution=request.caution, progress=progress)
+        control = take_control_plane(request.masters, now=began, progress=progress) if request.masters else None
         identity = _checked_identity(catalog, taken, request)
         why_base = (
             "a new generation was asked for"
@@ -113,7 +131,9 @@ def run(
         )
         entries = tuple(_store_etcd(one, parts, base=chain is None) for one in taken)
         inventory = parts.send([encode_inventory({one.source.name: one.examined.scan.live for one in taken})])
-        reasons = tuple(missing + [problem for one in taken for problem in one.capture.problems])
+        control_plane = _store_control_plane(control, parts, newest, place) if control else None
+        problems = [problem for one in taken for problem in one.capture.problems]
+        reasons = tuple(missing + problems + list(control.problems if control else ()))[:REASONS_LIMIT]
         manifest = Manifest(
             repository_id=trusted.repository_id,
             root_number=trusted.root.number,
@@ -129,9 +149,9 @@ def run(
             backup_id=names.backup_id(request.cluster, began, secrets.token_hex(2)),
             writer=key.key_id,
             status="partial" if reasons else "complete",
-            reasons=reasons,
+            reasons=tuple(one_line(reason, LINE_CHARACTERS) for reason in reasons),
             etcds=entries,
-            control_plane=None,
+            control_plane=control_plane,
             inventory=inventory,
         )
         progress.step("committing")
@@ -139,6 +159,8 @@ def run(
         fresh = {one.source.name: one.to_remember(place.sequence) for one in taken}
         backup = _commit(manifest, tuple((kept | fresh).values()), caches, store, key)
         _remember(state, backup, progress)
+    for warning in control.warnings if control else ():
+        progress.warn(warning)
     outcome = _outcome(backup, taken, why_base, parts, time.monotonic() - started)
     if reasons:
         raise PartialBackup(
@@ -210,6 +232,19 @@ def _store_etcd(one: Taken, parts: PartWriter, *, base: bool) -> EtcdEntry:
         parent=parent,
         parts=refs,
     )
+
+
+def _store_control_plane(
+    control: ControlPlaneTaken, parts: PartWriter, newest: Backup | None, place: Place
+) -> ControlPlane:
+    """Its parts: those that an earlier backup of the same generation stored, when nothing has changed since."""
+    body = encode_host_files(control.archive)
+    sha256 = hashlib.sha256(body).hexdigest()
+    before = newest.manifest if newest and newest.manifest.generation == place.generation else None
+    if before and before.control_plane and before.control_plane.sha256 == sha256:
+        return before.control_plane
+    refs = parts.send(pieces([body]), what="control plane: sealing and storing its files", total_bytes=len(body))
+    return ControlPlane(sha256, refs)
 
 
 def _member_state(member: MemberSeen) -> MemberState:

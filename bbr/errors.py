@@ -23,9 +23,20 @@
     |-- StoreError                1   the object store; see the subclasses
     |   |-- NotFound, AlreadyExists, AccessDenied, BucketMissing, NotAStore, BodyTooLarge, BodyWrong
     |   `-- StoreUnavailable          may be tried again
-    `-- EtcdError                 1   the etcd servers; see the subclasses
-        |-- EtcdTls, EtcdUnauthorized, EtcdCompacted
-        `-- EtcdUnavailable           may be tried again
+    |-- EtcdError                 1   the etcd servers; see the subclasses
+    |   |-- EtcdTls, EtcdUnauthorized, EtcdCompacted
+    |   `-- EtcdUnavailable           may be tried again
+    `-- MachineError              1   a machine, reached by SSH or this one
+        |-- MachineUnreachable          nothing was begun on it; may be tried again
+        |-- ConnectionLost              something was begun, and may still go on there
+        |-- HostKeyWrong         12   it showed another key than the pinned one, or none is pinned
+        |-- LoginRefused         12   it refused these keys or this user
+        |-- NoSudo                5   the user who logs in may not become root without a password
+        |-- CommandFailed             a command ended with a code that was not expected
+        |-- CommandTimedOut           a command took longer than its limit, and was ended
+        |-- OutputTooLarge            a command printed, or a file holds, more than the limit
+        |-- FileMissing               no file has this path
+        `-- TransferDamaged       4   a file did not arrive as it was sent
 
 ``exit_code`` is what the command line ends with. ``retry_may_help`` is what a retry looks at: only an
 error that says so is tried again. ``hint`` is one sentence that tells what to do next.
@@ -195,3 +206,62 @@ class EtcdUnavailable(EtcdError):
     """No etcd member answered in time, or a stream broke."""
 
     retry_may_help = True
+
+
+class MachineError(BbrError):
+    """A machine failed: this one, or one that is reached by SSH."""
+
+
+class MachineUnreachable(MachineError):
+    """No connection could be made. Nothing was begun on the machine."""
+
+    retry_may_help = True
+
+
+class ConnectionLost(MachineError):
+    """The connection broke while something ran. It may have been done, and may still go on: look before a retry."""
+
+
+class HostKeyWrong(MachineError):
+    """The machine showed another host key than the pinned one, or no key is pinned for it. Nothing was sent to it."""
+
+    exit_code = 12
+
+
+class LoginRefused(MachineError):
+    """The machine refused these keys, or this user."""
+
+    exit_code = 12
+
+
+class NoSudo(MachineError):
+    """The user who logs in may not become root without a password. Nothing was done."""
+
+    exit_code = 5
+
+
+class CommandFailed(MachineError):
+    """A command ended with a code that was not expected: ``code``, and the last lines of its ``stderr``."""
+
+    def __init__(self, message: str, *, code: int = 1, stderr: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+        self.stderr = stderr
+
+
+class CommandTimedOut(MachineError):
+    """A command took longer than its limit, and was ended; what it had done by then is done."""
+
+
+class OutputTooLarge(MachineError):
+    """A command printed, or a file holds, more than the limit it was read with."""
+
+
+class FileMissing(MachineError):
+    """No file on the machine has this path."""
+
+
+class TransferDamaged(MachineError):
+    """A file did not arrive as it was sent; nothing has appeared at its path."""
+
+    exit_code = 4

@@ -92,6 +92,8 @@ def verify_readable(
     """
     manifest = backup.manifest
     yield _check(f"{manifest.backup_id}: inventory", partial(_inventory, archive, backup))
+    if manifest.control_plane is not None:
+        yield _check(f"{manifest.backup_id}: control plane", partial(_control_plane, archive, backup))
     for entry in manifest.etcds:
         with scratch_folder(scratch) as folder:
             target = folder / "snapshot.db"
@@ -174,6 +176,12 @@ def _part_problem(archive: Archive, part: PartRef) -> str:
 def _inventory(archive: Archive, backup: Backup) -> str:
     counts = {name: sum(prefixes.values()) for name, prefixes in archive.inventory(backup).objects.items()}
     return ", ".join(f"{name}: {count:,} objects" for name, count in sorted(counts.items()))
+
+
+def _control_plane(archive: Archive, backup: Backup) -> str:
+    taken = archive.control_plane(backup)
+    hosts = taken.hosts if taken else {}
+    return ", ".join(f"{host}: {len(files)} files" for host, files in sorted(hosts.items()))
 
 
 def _readable(archive: Archive, backup: Backup, etcd: str, target: Path, progress: Progress) -> str:

@@ -1,7 +1,8 @@
 """Builds the real servers that tests and demos run, once, from pinned Go modules.
 
     python3 testbed/build.py etcd-3.6 minio     those families
-    python3 testbed/build.py --all              every family
+    python3 testbed/build.py --all              every family that `make test` runs
+    python3 testbed/build.py --lab              Kubernetes and containerd, for real clusters in the lab: minutes
     python3 testbed/build.py --bin-dir DIR ...  programs in DIR are used where their version fits
 
 A family is a folder beside this file: its go.mod pins the versions and names the tools. What is built lies in
@@ -40,29 +41,74 @@ class Tool:
 
 @dataclass(frozen=True)
 class Family:
-    """Programs that are pinned together. ``module`` is the one whose version is theirs."""
+    """Programs that are pinned together. ``module`` is the one whose version is theirs, ``pinned_in`` the folder whose
+    go.mod pins it.
+
+    ``stamps`` are variables that the linker sets, for programs that else do not know their version; ``{version}``,
+    ``{major}`` and ``{minor}`` in them are filled in. ``for_lab``: only the lab runs it, so ``--all`` leaves it out.
+    """
 
     name: str
     module: str
     tools: tuple[Tool, ...]
+    stamps: tuple[str, ...] = ()
+    for_lab: bool = False
+    pinned_in: str = ""
 
     @property
     def version(self) -> str:
         """The pinned version, without its v."""
         pinned = re.search(rf"^(?:require )?\s*{re.escape(self.module)} v(\S+)", self._go_mod, re.MULTILINE)
         if pinned is None:
-            raise SystemExit(f"testbed: {self.name}/go.mod does not pin {self.module}")
+            raise SystemExit(f"testbed: {self.folder.name}/go.mod does not pin {self.module}")
         return pinned[1]
 
     @property
+    def linker_flags(self) -> str:
+        """What Go's linker is told: no symbols, and the stamps."""
+        major, minor, *_ = self.version.split(".")
+        filled = (stamp.format(version=self.version, major=major, minor=minor) for stamp in self.stamps)
+        return " ".join(("-s -w", *(f"-X {stamp}" for stamp in filled)))
+
+    @property
+    def folder(self) -> Path:
+        """Where its go.mod is."""
+        return HERE / (self.pinned_in or self.name)
+
+    @property
     def _go_mod(self) -> str:
-        return (HERE / self.name / "go.mod").read_text()
+        return (self.folder / "go.mod").read_text()
 
 
 _ETCD_TOOLS = (
     Tool("etcd", "go.etcd.io/etcd/server/v3"),
     Tool("etcdctl", "go.etcd.io/etcd/etcdctl/v3", ("version",)),
     Tool("etcdutl", "go.etcd.io/etcd/etcdutl/v3", ("version",)),
+)
+_KUBEADM = Tool("kubeadm", "k8s.io/kubernetes/cmd/kubeadm", ("version", "-o", "short"))
+_KUBERNETES_TOOLS = (
+    *(
+        Tool(name, f"k8s.io/kubernetes/cmd/{name}")
+        for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet")
+    ),
+    _KUBEADM,
+    Tool("kubectl", "k8s.io/kubernetes/cmd/kubectl", ("version", "--client")),
+)
+# kubeadm takes the version of the cluster it makes from these; without them it would look for it on the internet.
+_KUBERNETES_STAMPS = (
+    "k8s.io/component-base/version.gitVersion=v{version}",
+    "k8s.io/component-base/version.gitMajor={major}",
+    "k8s.io/component-base/version.gitMinor={minor}",
+    "k8s.io/component-base/version.gitTreeState=clean",
+    "k8s.io/component-base/version.gitCommit=unknown",
+    "k8s.io/component-base/version.buildDate=2026-01-01T00:00:00Z",
+    "k8s.io/client-go/pkg/version.gitVersion=v{version}",
+)
+_CONTAINERD = "github.com/containerd/containerd/v2"
+_CONTAINERD_TOOLS = (
+    Tool("containerd", f"{_CONTAINERD}/cmd/containerd"),
+    Tool("ctr", f"{_CONTAINERD}/cmd/ctr"),
+    Tool("containerd-shim-runc-v2", f"{_CONTAINERD}/cmd/containerd-shim-runc-v2", ("-v",)),
 )
 FAMILIES = {
     family.name: family
@@ -74,6 +120,10 @@ FAMILIES = {
             "filippo.io/age",
             (Tool("age", "filippo.io/age/cmd/age"), Tool("age-keygen", "filippo.io/age/cmd/age-keygen")),
         ),
+        # Alone, for tests that need what it writes and no cluster: a fifth of building all of Kubernetes.
+        Family("kubeadm", "k8s.io/kubernetes", (_KUBEADM,), _KUBERNETES_STAMPS, pinned_in="kubernetes-1.37"),
+        Family("kubernetes-1.37", "k8s.io/kubernetes", _KUBERNETES_TOOLS, _KUBERNETES_STAMPS, for_lab=True),
+        Family("containerd", _CONTAINERD, _CONTAINERD_TOOLS, (f"{_CONTAINERD}/version.Version=v{{version}}",), True),
     )
 }
 
@@ -82,14 +132,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Build what is asked for and not there. Returns an exit code."""
     parser = argparse.ArgumentParser(description="Build the testbed's servers from pinned Go modules.")
     parser.add_argument("families", nargs="*", metavar="FAMILY", help="what to build")
-    parser.add_argument("--all", action="store_true", help="every family")
+    parser.add_argument("--all", action="store_true", help="every family that `make test` runs")
+    parser.add_argument("--lab", action="store_true", help="the families of the lab: Kubernetes and containerd")
     parser.add_argument("--bin-dir", type=Path, help="use fitting programs in this folder")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.families if name not in FAMILIES]:
         parser.error(f"no family {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
-    for name in FAMILIES if options.all else options.families:
-        provide(FAMILIES[name], options.bin_dir)
+    for family in _chosen(options.families, everyday=options.all, lab=options.lab):
+        provide(family, options.bin_dir)
     return 0
+
+
+def _chosen(names: Sequence[str], *, everyday: bool, lab: bool) -> list[Family]:
+    return [
+        family
+        for name, family in FAMILIES.items()
+        if name in names or (everyday and not family.for_lab) or (lab and family.for_lab)
+    ]
 
 
 def provide(family: Family, bin_dir: Path | None) -> None:
@@ -132,12 +191,12 @@ def _build(family: Family, target: Path) -> None:
 
 def _compile(go: str, tool: Tool, family: Family, to: Path) -> None:
     # Exactly what go.mod and go.sum say, whatever workspace, flags or checkout surround us.
-    command = [go, "build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w"]
+    command = [go, "build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", family.linker_flags]
     environ = {**os.environ, "GOWORK": "off", "GOFLAGS": ""}
     try:
         subprocess.run(
             [*command, "-o", str(to), tool.package],
-            cwd=HERE / family.name,
+            cwd=family.folder,
             env=environ,
             check=True,
             timeout=BUILD_LIMIT_S,

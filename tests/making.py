@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +13,7 @@ from bbr.capture.take import Caution, Source
 from bbr.errors import EtcdUnavailable
 from bbr.etcd import write
 from bbr.etcd.client import Credentials, EtcdClient
+from bbr.machines.machine import Machine
 from bbr.progress import Silent
 from bbr.rebuild import Rebuilt, rebuild
 from bbr.repository.administration import Holder, NewSigner, create
@@ -47,6 +48,7 @@ class Site:
         caution: Caution | None = None,
         accept_identity: bool = False,
         new_generation: bool = False,
+        masters: Mapping[str, Machine] | None = None,
     ) -> Outcome:
         """One run of `bbr backup`."""
         return run(
@@ -56,6 +58,7 @@ class Site:
                 caution=caution or Caution(),
                 accept_identity=accept_identity,
                 new_generation=new_generation,
+                masters=masters or {},
             ),
             store=self.store,
             trusted=self.trusted,

@@ -44,6 +44,11 @@ SCHEMA = "bbr.backup/1"
 @click.option(
     "--accept-identity", is_flag=True, help="This cluster really takes the place of the one that had the name before."
 )
+@click.option(
+    "--no-control-plane",
+    is_flag=True,
+    help="On a kubeadm master: leave out its certificates, keys and manifests, and store etcd alone.",
+)
 @click.option("--new-generation", is_flag=True, help="Store a whole base, also where an increment would do.")
 @repository_options
 @output_options
@@ -56,16 +61,18 @@ def command(
     no_compare: bool,
     accept_disagreement: bool,
     accept_identity: bool,
+    no_control_plane: bool,
     new_generation: bool,
     output: Output,
 ) -> None:
-    """Back a cluster's etcd up into the repository.
+    """Back a cluster up: its etcd, and on a kubeadm master the control plane's files.
 
     Asks every member whether it is healthy and holds the same data, streams a snapshot from one of them, compares it
     with the server, and stores it sealed and signed: whole the first time of a day, then only what changed. It is
     listed once its last object was read back; until then nothing is.
 
-    On a kubeadm master no flag about etcd is needed. Exit codes: 0 all that was asked is stored, 3 the backup is
+    On a kubeadm master no flag about etcd is needed, and this host's certificates, keys, manifests and whatever else
+    they name are stored too, once while they do not change. Exit codes: 0 all that was asked is stored, 3 the backup is
     stored and partial, 11 another run of this host is at it.
 
     \b
@@ -79,12 +86,15 @@ def command(
           --endpoints https://10.0.0.11:2379,https://10.0.0.12:2379 \\
           --cacert ca.crt --cert client.crt --key client.key
     """
+    from socket import gethostname
+
     from bbr.backup import Request, run
     from bbr.capture.take import Caution
     from bbr.cli.access import load_writer_key, open_repository
     from bbr.cli.config import load_config
     from bbr.cli.sources import cluster_name, find_sources
     from bbr.errors import PartialBackup
+    from bbr.machines.local import local_machine
 
     config = load_config(where.config)
     found = find_sources(access, config)
@@ -98,6 +108,7 @@ def command(
         caution=Caution(compare=compare, accept_disagreement=accept_disagreement),
         accept_identity=accept_identity,
         new_generation=new_generation,
+        masters={} if no_control_plane or not found.is_this_master else {gethostname(): local_machine()},
     )
     try:
         with progress_on(output.stderr) as progress:
@@ -177,6 +188,7 @@ def _data(manifest: Manifest) -> dict[str, object]:
             }
             for entry in manifest.etcds
         ],
+        "control_plane": manifest.control_plane.sha256 if manifest.control_plane else None,
     }
 
 

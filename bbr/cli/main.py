@@ -51,13 +51,14 @@ class Lazy:
 
 COMMANDS: Mapping[str, Lazy] = {
     "init": Lazy("bbr.cli.init", "Make a repository, its recovery identities and a writer key."),
-    "backup": Lazy("bbr.cli.backup", "Back a cluster's etcd up into the repository."),
+    "backup": Lazy("bbr.cli.backup", "Back a cluster up: its etcd, and on a kubeadm master the control plane's files."),
     "list": Lazy("bbr.cli.list", "List the backups in the repository."),
     "show": Lazy("bbr.cli.show", "Show one backup: its chain, sizes, revisions and members."),
     "verify": Lazy("bbr.cli.verify", "Prove that a backup can be restored."),
     "restore": Lazy("bbr.cli.restore", "Bring an etcd back from a backup."),
     "writer": Lazy("bbr.cli.writer", "Say which hosts may write backups."),
     "doctor": Lazy("bbr.cli.doctor", "Check everything that a backup or a restore will need."),
+    "lab": Lazy("bbr.cli.lab", "Make hosts on this machine, to rehearse a disaster on."),
     "demo": Lazy("bbr.cli.demo", "Back up, destroy and restore a throw-away etcd, and compare every key."),
     "completion": Lazy("bbr.cli.completion", "Print a script that lets the shell complete commands and options."),
 }

@@ -18,7 +18,8 @@ from bbr.errors import UsageError
 if TYPE_CHECKING:
     from bbr.repository.archive import Archive
     from bbr.repository.catalog import Backup
-    from bbr.repository.manifest import EtcdEntry
+    from bbr.repository.hostfiles import HostFiles
+    from bbr.repository.manifest import ControlPlane, EtcdEntry
 
 SCHEMA = "bbr.show/1"
 
@@ -58,9 +59,10 @@ def command(*, backup_id: str, where: Where, cluster: str | None, identity: tupl
             )
     backup = archive.catalog.find(cluster or config.cluster, backup_id)
     inventory: Inventory | None = None
+    masters: HostFiles | None = None
     if identities:
-        inventory = archive.inventory(backup).objects
-    output.report(report(archive, backup, inventory))
+        inventory, masters = archive.inventory(backup).objects, archive.control_plane(backup)
+    output.report(report(archive, backup, inventory, masters))
     if inventory is None:
         output.next_command(
             *("bbr", "show", backup.manifest.backup_id, *where.flags(), "--identity", "FILE"),
@@ -68,8 +70,8 @@ def command(*, backup_id: str, where: Where, cluster: str | None, identity: tupl
         )
 
 
-def report(archive: Archive, backup: Backup, inventory: Inventory | None) -> Report:
-    """One backup, its members and its chain; with its inventory where that was opened."""
+def report(archive: Archive, backup: Backup, inventory: Inventory | None, masters: HostFiles | None = None) -> Report:
+    """One backup, its members and its chain; with its inventory and its masters' files where those were opened."""
     manifest = backup.manifest
     doubt = archive.catalog.doubt(backup)
     chains = {entry.name: archive.catalog.chain(backup, entry.name) for entry in manifest.etcds} if not doubt else {}
@@ -80,6 +82,7 @@ def report(archive: Archive, backup: Backup, inventory: Inventory | None) -> Rep
         "object_name": backup.object_name,
         "chains": {name: [link.manifest.backup_id for link in chain] for name, chain in chains.items()},
         "inventory": inventory,
+        "masters": _masters_data(masters) if masters else None,
     }
     signer = archive.trusted.root.signer(manifest.writer)
     pairs = [
@@ -90,6 +93,7 @@ def report(archive: Archive, backup: Backup, inventory: Inventory | None) -> Rep
         ("writer", f"{signer.label if signer else '?'} ({manifest.writer})"),
         ("generation", f"{manifest.generation}, number {manifest.sequence} in it"),
         ("stored", f"{figures.size(manifest.stored_bytes)} in {figures.plural(len(manifest.parts), 'part')}"),
+        ("masters", _control_plane_text(manifest.control_plane)),
         ("repository", manifest.repository_id),
     ]
     if doubt:
@@ -99,6 +103,8 @@ def report(archive: Archive, backup: Backup, inventory: Inventory | None) -> Rep
         text += ["", Facts(_etcd_facts(entry)), "", _members(entry)]
         if entry.name in chains:
             text += ["", _chain(chains[entry.name], entry.name)]
+    if masters is not None:
+        text += ["", _masters(masters)]
     if inventory is not None:
         text += ["", _objects(inventory)]
     return Report(SCHEMA, data, text)
@@ -133,6 +139,29 @@ def _members(entry: EtcdEntry) -> Table:
         for member in entry.members
     ]
     return Table(("MEMBER", "MEMBER ID", "VERSION", ">REVISION", ">HASHKV", "NOTE"), rows)
+
+
+def _control_plane_text(stored: ControlPlane | None) -> str:
+    if stored is None:
+        return "none: this backup holds etcd alone"
+    return f"{figures.size(sum(part.size_bytes for part in stored.parts))} stored, SHA-256 {stored.sha256[:16]}..."
+
+
+def _masters(masters: HostFiles) -> Table:
+    """What there is of each master, and when the first of its certificates ends."""
+    rows = []
+    for host, files in sorted(masters.hosts.items()):
+        ends = sorted(one["not_after"] for one in masters.index["expiries"] if one["host"] == host)
+        size = figures.size(sum(len(file.body) for file in files))
+        programs = masters.index["hosts"][host]["programs"].values()
+        images = ", ".join(sorted(str(one["image"]).rpartition("/")[2] for one in programs))
+        rows.append((host, str(len(files)), size, ends[0] if ends else "-", images))
+    return Table(("MASTER", ">FILES", ">SIZE", "FIRST EXPIRY", "PROGRAMS"), rows)
+
+
+def _masters_data(masters: HostFiles) -> dict[str, object]:
+    files = {host: [str(file.path) for file in own] for host, own in sorted(masters.hosts.items())}
+    return {"files": files, "index": masters.index}
 
 
 def _chain(chain: tuple[Backup, ...], etcd: str) -> Table:

@@ -30,6 +30,8 @@ class Found:
     told_by: str
     key_files: tuple[Path, ...]
     is_kubeadm: bool
+    is_this_master: bool
+    """Whether this host is the master: its manifests lie where kubeadm puts them, not in a copy somewhere else."""
 
 
 def find_sources(access: EtcdAccess, config: Config) -> Found:
@@ -40,7 +42,13 @@ def find_sources(access: EtcdAccess, config: Config) -> Found:
     settings, told_by = _settings(access, config)
     sources = tuple(Source(name, one.endpoints, credentials(one), one.prefix) for name, one in settings.items())
     secrets = [file for one in settings.values() for file in (one.key_file, one.password_file) if file is not None]
-    return Found(sources, told_by, tuple(dict.fromkeys(secrets)), told_by.startswith("kubeadm"))
+    return Found(
+        sources,
+        told_by,
+        tuple(dict.fromkeys(secrets)),
+        told_by.startswith("kubeadm"),
+        told_by == f"kubeadm's {MANIFESTS_DIR}",
+    )
 
 
 def cluster_name(named: str | None, config: Config, found: Found) -> str:

@@ -15,17 +15,15 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from bbr.durable import sync_folder
 from bbr.errors import KeyRefused, TargetNotEmpty
+from bbr.private import read_private
 from bbr.repository import names
 from bbr.repository.keys import Identity, SigningKey
 from bbr.repository.root import Pin
-
-KEY_FILE_LIMIT_BYTES = 64 * 1024
 
 _COMMENT = re.compile(r"#\s*(repository|root):\s*(\S+)\s*")
 
@@ -60,7 +58,7 @@ def write_identity(path: Path, identity: Identity, pin: Pin, label: str) -> None
 
 def read_writer_key(path: Path) -> WriterFile:
     """Read a writer's key. Raises `KeyRefused` when it is missing, open to others, or no such key."""
-    body = _read_private(path)
+    body = read_private(path)
     try:
         key = SigningKey.from_pem(body)
     except KeyRefused as err:
@@ -70,7 +68,7 @@ def read_writer_key(path: Path) -> WriterFile:
 
 def read_identities(path: Path) -> IdentityFile:
     """Read every identity of a file. Raises `KeyRefused` when it is missing, open to others, or holds anything else."""
-    lines = _lines(path, _read_private(path))
+    lines = _lines(path, read_private(path))
     identities = []
     for number, line in enumerate(lines, start=1):
         if line.strip() and not line.startswith("#"):
@@ -81,30 +79,6 @@ def read_identities(path: Path) -> IdentityFile:
     if not identities:
         raise KeyRefused(f"{path} holds no identity", hint="a line AGE-SECRET-KEY-1... is what opens backups")
     return IdentityFile(tuple(identities), _pin_of(path, lines))
-
-
-def _read_private(path: Path) -> bytes:
-    """The bytes of a regular file that only its owner may read. What is checked is what is read, through links too."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError as err:
-        raise KeyRefused(f"the key file {path} does not exist", hint="check the path") from err
-    except OSError as err:
-        raise KeyRefused(f"the key file {path} cannot be read: {err.strerror}") from err
-    about = os.fstat(descriptor)
-    if not stat.S_ISREG(about.st_mode):
-        os.close(descriptor)
-        raise KeyRefused(f"{path} is not a file")
-    with os.fdopen(descriptor, "rb") as file:
-        if about.st_mode & 0o077:
-            raise KeyRefused(
-                f"the key file {path} can be read or changed by other users (mode {stat.S_IMODE(about.st_mode):04o})",
-                hint=f"chmod 600 {path}",
-            )
-        body = file.read(KEY_FILE_LIMIT_BYTES + 1)
-    if len(body) > KEY_FILE_LIMIT_BYTES:
-        raise KeyRefused(f"{path} is larger than any key file")
-    return body
 
 
 def _lines(path: Path, body: bytes) -> list[str]:

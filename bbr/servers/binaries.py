@@ -14,7 +14,13 @@ from bbr.errors import ToolMissing
 DEFAULT_ETCD = "etcd-3.6."
 """Of several etcds that the testbed built, the one to take when no version is asked for."""
 
-_VERSION_ARGUMENTS = {"etcdctl": ("version",), "etcdutl": ("version",)}
+_VERSION_ARGUMENTS = {
+    "etcdctl": ("version",),
+    "etcdutl": ("version",),
+    "kubeadm": ("version", "-o", "short"),
+    "kubectl": ("version", "--client"),
+    "containerd-shim-runc-v2": ("-v",),
+}
 _VERSION = re.compile(r"(\d+\.\d+\.\d+)|(DEVELOPMENT\.[A-Z0-9-]+|RELEASE\.[0-9TZ-]+)")
 
 

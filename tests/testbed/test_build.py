@@ -8,11 +8,12 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bbr.servers.binaries import find
+from bbr.servers.binaries import find, version_of
 from testbed import build
 from testbed.build import FAMILIES, Family, Tool
 from tests.conftest import ETCD_VERSIONS
@@ -89,6 +90,60 @@ def test_fitting_programs_behind_others_are_found(search: tuple[Path, ...], bare
     assert run("etcd-3.6", environ={**bare, "PATH": path}).returncode == 0
 
 
+def fake_program(folder: Path, tool: Tool, version: str) -> Path:
+    """A program that tells its version only to who asks as one has to ask the real one."""
+    folder.mkdir(exist_ok=True)
+    path = folder / tool.name
+    asked = " ".join(tool.version_arguments)
+    path.write_text(f'#!/bin/sh\n[ "$*" = "{asked}" ] && echo "{tool.name} v{version}"\n')
+    path.chmod(0o755)
+    return path
+
+
+def test_all_is_what_the_tests_run_and_not_what_takes_minutes_for_the_lab(bare: dict[str, str], tmp_path: Path) -> None:
+    versions = " ".join(family.version for family in FAMILIES.values())
+    for family in FAMILIES.values():
+        for tool in family.tools:
+            fake_program(tmp_path / "bin", tool, versions)
+    done = run("--all", "--bin-dir", str(tmp_path / "bin"), environ=bare)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[1] for line in done.stdout.splitlines()] == [
+        "etcd-3.6",
+        "etcd-3.5",
+        "etcd-3.7",
+        "minio",
+        "age",
+    ]
+    done = run("--lab", "--bin-dir", str(tmp_path / "bin"), environ=bare)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[1] for line in done.stdout.splitlines()] == ["kubernetes-1.37", "containerd"]
+
+
+@pytest.mark.parametrize(
+    ("tool", "version"),
+    [
+        pytest.param(tool, family.version, id=tool.name)
+        for family in FAMILIES.values()
+        if family.for_lab
+        for tool in family.tools
+    ],
+)
+def test_programs_of_the_lab_are_asked_for_their_version_alike_by_the_testbed_and_by_bbr(
+    tool: Tool, version: str, tmp_path: Path
+) -> None:
+    assert version_of(fake_program(tmp_path / "bin", tool, version)) == version
+
+
+def test_kubernetes_and_containerd_are_told_their_version() -> None:
+    kubernetes = FAMILIES["kubernetes-1.37"].linker_flags
+    for stamp in ("gitVersion=v1.37.2", "gitMajor=1", "gitMinor=37", "gitTreeState=clean"):
+        assert f" -X k8s.io/component-base/version.{stamp}" in kubernetes
+    assert " -X k8s.io/client-go/pkg/version.gitVersion=v1.37.2" in kubernetes
+    containerd = FAMILIES["containerd"].linker_flags
+    assert containerd == "-s -w -X github.com/containerd/containerd/v2/version.Version=v2.4.2"
+    assert FAMILIES["minio"].linker_flags == "-s -w"
+
+
 def test_unknown_family_is_refused_with_the_known_ones(bare: dict[str, str]) -> None:
     done = run("etcd-2.3", environ=bare)
     assert done.returncode == 2
@@ -123,6 +178,13 @@ def test_family_is_built_once_with_its_time_said(tiny: Path, capsys: pytest.Capt
     assert subprocess.run([tiny / "tiny"], capture_output=True, check=True, timeout=20).stderr == b"tiny\n"
     build.provide(TINY, None)
     assert capsys.readouterr().out == ""
+
+
+def test_stamps_of_a_family_are_in_its_programs(tiny: Path, tmp_path: Path) -> None:
+    source = "package main\n\nvar version, minor string\n\nfunc main() { println(version, minor) }\n"
+    (tmp_path / "tiny" / "module" / "main.go").write_text(source)
+    build.provide(replace(TINY, stamps=("main.version=v{version}", "main.minor={minor}")), None)
+    assert subprocess.run([tiny / "tiny"], capture_output=True, check=True, timeout=20).stderr == b"v1.2.3 2\n"
 
 
 def test_two_builds_at_once_build_once(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:

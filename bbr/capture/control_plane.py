@@ -1,0 +1,104 @@
+"""What a rebuild needs besides etcd: the files of every master, looked at together, as one archive.
+
+An etcd file is not a cluster. Without the authorities, the service-account key and the encryption configuration it
+cannot even be read. They are taken as they lie on the masters; what does not hold together makes the backup partial,
+since a rebuild would stop there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from bbr.layouts.masterfiles import MasterFiles, collect
+from bbr.layouts.pki import PkiReport, check_pki
+from bbr.layouts.staticpod import StaticPod
+from bbr.machines.machine import Machine
+from bbr.progress import Progress
+from bbr.repository.hostfiles import HostFile, HostFiles, split_owner
+
+LAYOUT = "kubeadm"
+
+_CLUSTER_FLAGS = {
+    "service_cidr": ("kube-apiserver", "service-cluster-ip-range"),
+    "pod_cidr": ("kube-controller-manager", "cluster-cidr"),
+    "cluster_name": ("kube-controller-manager", "cluster-name"),
+    "service_account_issuer": ("kube-apiserver", "service-account-issuer"),
+}
+"""What a plan must know without a live cluster, and which program's flag says it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlaneTaken:
+    """The masters' files as one archive. ``problems`` make the backup partial, ``warnings`` do not."""
+
+    archive: HostFiles
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def take_control_plane(masters: Mapping[str, Machine], *, now: datetime, progress: Progress) -> ControlPlaneTaken:
+    """Read every master's files and hold them against each other. ``masters`` are by the name they have in backups.
+
+    Raises `UsageError` for a machine that is no master, and what a machine raises that cannot be reached.
+    """
+    found: dict[str, MasterFiles] = {}
+    for name, machine in masters.items():
+        progress.step(f"control plane: reading the files of {machine.name}")
+        found[name] = collect(machine)
+    bodies = {name: {file.path: file.body for file in master.files} for name, master in found.items()}
+    pki = check_pki(bodies, now=now)
+    problems = [problem for master in found.values() for problem in master.problems] + list(pki.problems)
+    problems += _differing_versions(found)
+    hosts = {name: tuple(_host_files(master)) for name, master in found.items()}
+    return ControlPlaneTaken(HostFiles(_index(found, pki), hosts), tuple(problems), pki.notes)
+
+
+def _host_files(master: MasterFiles) -> Sequence[HostFile]:
+    return [
+        HostFile(file.path, file.mode, *split_owner(file.owner), body=file.body, link=file.link)
+        for file in master.files
+    ]
+
+
+def _differing_versions(found: Mapping[str, MasterFiles]) -> list[str]:
+    """In the middle of an upgrade masters run different images: their files do not belong together."""
+    problems = []
+    for program in sorted({program for master in found.values() for program in master.pods}):
+        images = {master.pods[program].image: name for name, master in found.items() if program in master.pods}
+        if len(images) > 1:
+            listed = ", ".join(f"{name} {image}" for image, name in sorted(images.items()))
+            problems.append(f"{program} is of different versions: {listed}; an upgrade is under way")
+    return problems
+
+
+def _index(found: Mapping[str, MasterFiles], pki: PkiReport) -> dict[str, object]:
+    """What is known without opening any file. No secrets: flags name files, they do not hold keys."""
+    any_pods = next(iter(found.values())).pods if found else {}
+    return {
+        "schema": "bbr.control-plane/1",
+        "layout": LAYOUT,
+        "cluster": {name: _flag(any_pods, *where) for name, where in _CLUSTER_FLAGS.items()},
+        "hosts": {
+            name: {
+                "programs": {
+                    program: {"image": pod.image, "flags": dict(pod.flags)} for program, pod in master.pods.items()
+                },
+                "why": {str(file.path): file.why for file in master.files},
+            }
+            for name, master in found.items()
+        },
+        "expiries": [
+            {
+                "host": one.host,
+                "path": str(one.path),
+                "not_after": f"{one.not_after.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            }
+            for one in pki.expiries
+        ],
+    }
+
+
+def _flag(pods: Mapping[str, StaticPod], program: str, flag: str) -> str:
+    return pods[program].flags.get(flag, "") if program in pods else ""

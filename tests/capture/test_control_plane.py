@@ -1,0 +1,107 @@
+"""The control plane in a backup: taken from what the real kubeadm wrote, stored once while unchanged, read back."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from bbr.errors import KeyRefused, PartialBackup
+from bbr.repository.hostfiles import HostFiles
+from bbr.servers.etcd import EtcdServers
+from bbr.stores.memory import MemoryStore
+from tests.conftest import program
+from tests.layouts.kubeadm_tree import Rooted, make_tree
+from tests.layouts.test_masterfiles import KUBERNETES
+from tests.making import Site, make_site, source
+
+CA_KEY = PurePosixPath("/etc/kubernetes/pki/ca.key")
+
+
+@pytest.fixture(scope="module")
+def made(search: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("master")
+    make_tree(program("kubeadm", search, KUBERNETES), root)
+    return root
+
+
+@pytest.fixture
+def root(made: Path, tmp_path: Path) -> Path:
+    shutil.copytree(made, tmp_path / "m1", symlinks=True)
+    return tmp_path / "m1"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return make_site(MemoryStore(), tmp_path)
+
+
+def stored(site: Site) -> HostFiles:
+    archive = site.archive()
+    found = archive.control_plane(archive.catalog.backups[-1])
+    assert found is not None
+    return found
+
+
+def test_the_files_of_a_master_come_back_as_they_lay(module_etcd: EtcdServers, site: Site, root: Path) -> None:
+    site.backup(source(module_etcd.endpoints), masters={"m1": Rooted(root)})
+    found = stored(site)
+    files = {file.path: file for file in found.hosts["m1"]}
+    for path in root.rglob("*"):
+        name = PurePosixPath("/", path.relative_to(root))
+        if path.is_file() and name.is_relative_to("/etc/kubernetes"):
+            assert files[name].body == path.read_bytes()
+            assert files[name].mode == path.stat().st_mode & 0o7777
+    assert found.index["cluster"] == {
+        "cluster_name": "kubernetes",
+        "pod_cidr": "10.244.0.0/16",
+        "service_account_issuer": "https://kubernetes.default.svc.cluster.local",
+        "service_cidr": "10.96.0.0/12",
+    }
+    assert found.index["hosts"]["m1"]["programs"]["etcd"]["image"] == "registry.k8s.io/etcd:3.6.16-0"
+    assert site.failed_checks(root.parent) == []
+
+
+def test_no_key_of_the_control_plane_lies_in_the_store_in_the_clear(
+    module_etcd: EtcdServers, site: Site, root: Path
+) -> None:
+    site.backup(source(module_etcd.endpoints), masters={"m1": Rooted(root)})
+    secret = (root / "etc/kubernetes/pki/ca.key").read_bytes().splitlines()[1]
+    bodies = [site.store.get(entry.name, limit_bytes=1 << 30) for entry in site.store.list("")]
+    assert not [body for body in bodies if secret in body or b"ca.key" in body]
+    archive = site.archive(())
+    with pytest.raises(KeyRefused):
+        archive.control_plane(archive.catalog.backups[-1])
+
+
+def test_what_did_not_change_is_stored_once_in_a_generation(module_etcd: EtcdServers, site: Site, root: Path) -> None:
+    masters = {"m1": Rooted(root)}
+    first = site.backup(source(module_etcd.endpoints), masters=masters).backup.manifest
+    second = site.backup(source(module_etcd.endpoints), masters=masters).backup.manifest
+    assert second.sequence == 1
+    assert second.control_plane == first.control_plane
+    (root / "etc/kubernetes/admin.conf").write_text("kind: Config\n")
+    third = site.backup(source(module_etcd.endpoints), masters=masters).backup.manifest
+    assert third.control_plane != first.control_plane
+    fresh = site.backup(source(module_etcd.endpoints), masters=masters, new_generation=True).backup.manifest
+    assert fresh.control_plane is not None
+    assert third.control_plane is not None
+    assert fresh.control_plane.sha256 == third.control_plane.sha256
+    assert fresh.control_plane.parts != third.control_plane.parts
+    assert site.failed_checks(root.parent) == []
+
+
+def test_masters_that_do_not_belong_together_make_the_backup_partial(
+    module_etcd: EtcdServers, site: Site, root: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "m2"
+    shutil.copytree(root, other, symlinks=True)
+    manifest = other / "etc/kubernetes/manifests/kube-scheduler.yaml"
+    manifest.write_text(manifest.read_text().replace(f"v{KUBERNETES}", "v1.37.3"))
+    (other / "etc/kubernetes/pki/sa.pub").write_bytes((root / "etc/kubernetes/pki/sa.pub").read_bytes() + b"#\n")
+    with pytest.raises(PartialBackup, match="an upgrade is under way") as raised:
+        site.backup(source(module_etcd.endpoints), masters={"m1": Rooted(root), "m2": Rooted(other)})
+    assert raised.value.exit_code == 3
+    assert "sa.pub differs between m1 and m2" in str(raised.value)
+    assert set(stored(site).hosts) == {"m1", "m2"}
