@@ -16,6 +16,7 @@ from threading import Lock
 from typing import TypeVar
 
 from bbr.errors import BodyTooLarge, BodyWrong, NotFound, PartDamaged
+from bbr.memory import keep_freed_memory
 from bbr.progress import Progress
 from bbr.repository.keys import Identity
 from bbr.repository.manifest import PartRef
@@ -161,6 +162,7 @@ class PartWriter:
 
 def _in_order(function: Callable[..., T], calls: Iterable[tuple[object, ...]]) -> Iterator[T]:
     """Results in the order of the calls, at most `THREADS` + 1 of them under way or waiting to be taken."""
+    keep_freed_memory()
     with pool(THREADS, "parts") as threads:
         under_way: deque[Future[T]] = deque()
         for arguments in calls:
