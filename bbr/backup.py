@@ -236,8 +236,13 @@ def _store_etcd(one: Taken, parts: PartWriter, *, base: bool) -> EtcdEntry:
 
 def _store_control_plane(
     control: ControlPlaneTaken, parts: PartWriter, newest: Backup | None, place: Place
-) -> ControlPlane:
-    """Its parts: those that an earlier backup of the same generation stored, when nothing has changed since."""
+) -> ControlPlane | None:
+    """Its parts: those that an earlier backup of the same generation stored, when nothing has changed since.
+
+    None where no master could be read.
+    """
+    if not control.archive.hosts:
+        return None
     body = encode_host_files(control.archive)
     sha256 = hashlib.sha256(body).hexdigest()
     before = newest.manifest if newest and newest.manifest.generation == place.generation else None

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from bbr.errors import BbrError
 from bbr.layouts.masterfiles import MasterFiles, collect
 from bbr.layouts.pki import PkiReport, check_pki
 from bbr.layouts.staticpod import StaticPod
@@ -41,15 +42,20 @@ class ControlPlaneTaken:
 def take_control_plane(masters: Mapping[str, Machine], *, now: datetime, progress: Progress) -> ControlPlaneTaken:
     """Read every master's files and hold them against each other. ``masters`` are by the name they have in backups.
 
-    Raises `UsageError` for a machine that is no master, and what a machine raises that cannot be reached.
+    A master that cannot be read is a problem: the others, and etcd, are still worth having.
     """
     found: dict[str, MasterFiles] = {}
+    missing: list[str] = []
     for name, machine in masters.items():
         progress.step(f"control plane: reading the files of {machine.name}")
-        found[name] = collect(machine)
+        try:
+            found[name] = collect(machine)
+        except BbrError as err:
+            progress.warn(str(err))
+            missing.append(f"the files of master {name} are missing: {err}")
     bodies = {name: {file.path: file.body for file in master.files} for name, master in found.items()}
     pki = check_pki(bodies, now=now)
-    problems = [problem for master in found.values() for problem in master.problems] + list(pki.problems)
+    problems = missing + [problem for master in found.values() for problem in master.problems] + list(pki.problems)
     problems += _differing_versions(found)
     hosts = {name: tuple(_host_files(master)) for name, master in found.items()}
     return ControlPlaneTaken(HostFiles(_index(found, pki), hosts), tuple(problems), pki.notes)

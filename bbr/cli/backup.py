@@ -47,7 +47,7 @@ SCHEMA = "bbr.backup/1"
 @click.option(
     "--no-control-plane",
     is_flag=True,
-    help="On a kubeadm master: leave out its certificates, keys and manifests, and store etcd alone.",
+    help="Leave out the masters' certificates, keys and manifests, and store etcd alone.",
 )
 @click.option("--new-generation", is_flag=True, help="Store a whole base, also where an increment would do.")
 @repository_options
@@ -86,15 +86,15 @@ def command(
           --endpoints https://10.0.0.11:2379,https://10.0.0.12:2379 \\
           --cacert ca.crt --cert client.crt --key client.key
     """
-    from socket import gethostname
+    from contextlib import ExitStack
+    from dataclasses import replace
 
     from bbr.backup import Request, run
     from bbr.capture.take import Caution
     from bbr.cli.access import load_writer_key, open_repository
     from bbr.cli.config import load_config
-    from bbr.cli.sources import cluster_name, find_sources
+    from bbr.cli.sources import cluster_name, find_sources, open_masters
     from bbr.errors import PartialBackup
-    from bbr.machines.local import local_machine
 
     config = load_config(where.config)
     found = find_sources(access, config)
@@ -108,12 +108,12 @@ def command(
         caution=Caution(compare=compare, accept_disagreement=accept_disagreement),
         accept_identity=accept_identity,
         new_generation=new_generation,
-        masters={} if no_control_plane or not found.is_this_master else {gethostname(): local_machine()},
     )
     try:
-        with progress_on(output.stderr) as progress:
+        with progress_on(output.stderr) as progress, ExitStack() as opened:
+            masters = {} if no_control_plane else open_masters(config, found, opened)
             outcome = run(
-                request,
+                replace(request, masters=masters),
                 store=repository.store,
                 trusted=repository.trusted,
                 key=key,

@@ -30,6 +30,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bbr.errors import UsageError
+from bbr.machines.host import SSH_PORT, SshHost
 
 FILE_LIMIT_BYTES = 1024 * 1024
 DEPTH_LIMIT = 8
@@ -43,6 +44,7 @@ class _Strict(BaseModel):
 
 
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
+HostName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]
 RepositoryId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -56,6 +58,17 @@ class EtcdSection(_Strict):
     username: Text | None = None
     password_file: Text | None = None
     prefix: Text = "/registry"
+
+
+class MasterSection(_Strict):
+    """One master, under the name that it has in backups, and how it is logged in to."""
+
+    address: Text
+    identity_file: Text
+    known_hosts: Text
+    user: Text = "root"
+    port: Annotated[int, Field(ge=1, le=65535)] = SSH_PORT
+    sudo: bool = False
 
 
 class ConfigFile(_Strict):
@@ -72,6 +85,7 @@ class ConfigFile(_Strict):
     manifests_dir: Text | None = None
     compare_members: bool = True
     etcd: dict[Text, EtcdSection] = {}
+    masters: dict[HostName, MasterSection] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +99,14 @@ class EtcdSettings:
     username: str = ""
     password_file: Path | None = None
     prefix: str = "/registry"
+
+
+@dataclass(frozen=True, slots=True)
+class MasterSettings:
+    """How one master is reached over SSH; with ``sudo`` all is done as root by ``sudo -n``."""
+
+    host: SshHost
+    sudo: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +125,7 @@ class Config:
     manifests_dir: Path | None = None
     compare_members: bool = True
     etcd: Mapping[str, EtcdSettings] = field(default_factory=dict)
+    masters: Mapping[str, MasterSettings] = field(default_factory=dict)
 
 
 def load_config(named: Path | None, *, places: Sequence[Path] = DEFAULT_PLACES) -> Config:
@@ -272,6 +295,18 @@ def _config(path: Path, file: ConfigFile) -> Config:
                 ),
             )
 
+    def masters() -> Iterator[tuple[str, MasterSettings]]:
+        for name, section in file.masters.items():
+            host = SshHost(
+                name,
+                section.address,
+                (base / Path(section.identity_file).expanduser(),),
+                port=section.port,
+                user=section.user,
+                known_hosts=beside(section.known_hosts),
+            )
+            yield name, MasterSettings(host, section.sudo)
+
     repository = file.repository
     if repository is not None and "://" not in repository:
         repository = str(beside(repository))
@@ -288,4 +323,5 @@ def _config(path: Path, file: ConfigFile) -> Config:
         manifests_dir=beside(file.manifests_dir),
         compare_members=file.compare_members,
         etcd=dict(etcds()),
+        masters=dict(masters()),
     )

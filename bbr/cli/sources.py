@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from socket import gethostname
 
 from bbr.capture.take import Source
 from bbr.cli.config import Config, EtcdSettings
@@ -14,6 +16,8 @@ from bbr.cli.options import EtcdAccess
 from bbr.errors import KeyRefused, UsageError
 from bbr.etcd.address import Credentials
 from bbr.layouts import kubeadm
+from bbr.machines.local import local_machine
+from bbr.machines.machine import Machine
 
 MANIFESTS_DIR = Path("/etc/kubernetes/manifests")
 KUBEADM_CLUSTER = "kubernetes"
@@ -49,6 +53,20 @@ def find_sources(access: EtcdAccess, config: Config) -> Found:
         told_by.startswith("kubeadm"),
         told_by == f"kubeadm's {MANIFESTS_DIR}",
     )
+
+
+def open_masters(config: Config, found: Found, opened: ExitStack) -> dict[str, Machine]:
+    """The masters whose files are taken: those of the configuration, over SSH; else this host, where it is one.
+
+    None is connected to yet. Raises `KeyRefused` or `HostKeyWrong` for what would be logged in with.
+    """
+    if config.masters:
+        from bbr.machines.ssh import ssh_machine
+
+        return {
+            name: opened.enter_context(ssh_machine(one.host, sudo=one.sudo)) for name, one in config.masters.items()
+        }
+    return {gethostname(): local_machine()} if found.is_this_master else {}
 
 
 def cluster_name(named: str | None, config: Config, found: Found) -> str:
