@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 
 from bbr.capture.cache import Cache, CacheFiles, Live
 from bbr.capture.control_plane import ControlPlaneTaken, take_control_plane
-from bbr.capture.etcd import MemberSeen
+from bbr.capture.etcd import Canaries, MemberSeen
 from bbr.capture.generation import Place, place_run, why_new_generation
 from bbr.capture.increment import Difference, added_records
 from bbr.capture.take import Caution, Source, Taken, take_all
@@ -106,7 +106,7 @@ def run(
         caches = CacheFiles(state.caches, request.cluster)
         cache = None if lost else caches.load(head)
         taken, missing = take_all(request.sources, cache, spool, opened, caution=request.caution, progress=progress)
-        control = take_control_plane(request.masters, now=began, progress=progress) if request.masters else None
+        control = _take_control_plane(request, taken, began, progress)
         identity = _checked_identity(catalog, taken, request)
         why_base = (
             "a new generation was asked for"
@@ -232,6 +232,17 @@ def _store_etcd(one: Taken, parts: PartWriter, *, base: bool) -> EtcdEntry:
         parent=parent,
         parts=refs,
     )
+
+
+def _take_control_plane(
+    request: Request, taken: Sequence[Taken], began: datetime, progress: Progress
+) -> ControlPlaneTaken | None:
+    """The masters' files, held against the first etcd that was asked for, where that could be taken."""
+    if not request.masters:
+        return None
+    first = taken[0] if taken[0].source.name == request.sources[0].name else None
+    canaries = first.capture.canaries if first else Canaries()
+    return take_control_plane(request.masters, canaries, now=began, progress=progress)
 
 
 def _store_control_plane(

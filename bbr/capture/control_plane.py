@@ -7,19 +7,26 @@ since a rebuild would stop there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from bbr.capture.etcd import Canaries
 from bbr.errors import BbrError
 from bbr.layouts.masterfiles import MasterFiles, collect
-from bbr.layouts.pki import PkiReport, check_pki
+from bbr.layouts.pki import PKI, PkiReport, check_pki
 from bbr.layouts.staticpod import StaticPod
 from bbr.machines.machine import Machine
+from bbr.objects.encryption import why_sealed
 from bbr.progress import Progress
 from bbr.repository.hostfiles import HostFile, HostFiles, split_owner
 
 LAYOUT = "kubeadm"
+
+_CA_DATA = re.compile(rb"certificate-authority-data: ([A-Za-z0-9+/]+=*)")
+"""In the kubeconfig that cluster-info holds. Source: kubeadm's bootstraptoken/clusterinfo."""
 
 _CLUSTER_FLAGS = {
     "service_cidr": ("kube-apiserver", "service-cluster-ip-range"),
@@ -39,8 +46,11 @@ class ControlPlaneTaken:
     warnings: tuple[str, ...]
 
 
-def take_control_plane(masters: Mapping[str, Machine], *, now: datetime, progress: Progress) -> ControlPlaneTaken:
-    """Read every master's files and hold them against each other. ``masters`` are by the name they have in backups.
+def take_control_plane(
+    masters: Mapping[str, Machine], canaries: Canaries, *, now: datetime, progress: Progress
+) -> ControlPlaneTaken:
+    """Read every master's files and hold them against each other, and against what etcd holds. ``masters`` are by the
+    name that they have in backups.
 
     A master that cannot be read is a problem: the others, and etcd, are still worth having.
     """
@@ -57,6 +67,8 @@ def take_control_plane(masters: Mapping[str, Machine], *, now: datetime, progres
     pki = check_pki(bodies, now=now)
     problems = missing + [problem for master in found.values() for problem in master.problems] + list(pki.problems)
     problems += _differing_versions(found)
+    for name, master in found.items():
+        problems += (f"{name}: {problem}" for problem in _misfits(master, canaries))
     hosts = {name: tuple(_host_files(master)) for name, master in found.items()}
     return ControlPlaneTaken(HostFiles(_index(found, pki), hosts), tuple(problems), pki.notes)
 
@@ -77,6 +89,22 @@ def _differing_versions(found: Mapping[str, MasterFiles]) -> list[str]:
             listed = ", ".join(f"{name} {image}" for image, name in sorted(images.items()))
             problems.append(f"{program} is of different versions: {listed}; an upgrade is under way")
     return problems
+
+
+def _misfits(master: MasterFiles, canaries: Canaries) -> Iterator[str]:
+    """Whether a cluster rebuilt from these files could read this etcd, and would be the same to its clients."""
+    bodies = {file.path: file.body for file in master.files}
+    api_server = master.pods.get("kube-apiserver")
+    if canaries.secret is not None and api_server is not None:
+        key, value = canaries.secret
+        path = api_server.file("encryption-provider-config")
+        problem = why_sealed(bodies.get(path) if path else None, key, value)
+        if problem:
+            yield f"Secret {key.decode(errors='replace')} cannot be read with these files: {problem}"
+    authority = bodies.get(PKI / "ca.crt")
+    told = _CA_DATA.search(canaries.cluster_info or b"")
+    if authority is not None and told is not None and base64.b64decode(told[1]).strip() != authority.strip():
+        yield f"{PKI / 'ca.crt'} is not the CA that etcd's cluster-info names"
 
 
 def _index(found: Mapping[str, MasterFiles], pki: PkiReport) -> dict[str, object]:

@@ -61,8 +61,18 @@ class Capture:
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
     cluster_uid: str | None
+    canaries: Canaries
     snapshot_path: Path
     version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Canaries:
+    """Objects that tell whether a control plane belongs to this etcd: any one Secret, by its key and value, and the
+    value of ConfigMap kube-public/cluster-info, which holds the cluster's CA. None where there is none."""
+
+    secret: tuple[bytes, bytes] | None = None
+    cluster_info: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -112,6 +122,7 @@ def capture_etcd(
             problems=tuple(found.problems),
             warnings=tuple(found.warnings),
             cluster_uid=_cluster_uid(source.client, prefix),
+            canaries=_canaries(source.client, prefix),
             snapshot_path=spool,
             version=source.status.version,
         )
@@ -271,3 +282,10 @@ def _cluster_uid(client: EtcdClient, prefix: str) -> str | None:
     for found in client.range(key, serializable=True).kvs:
         return object_uid(found.value)
     return None
+
+
+def _canaries(client: EtcdClient, prefix: str) -> Canaries:
+    secrets, info = f"{prefix}/secrets/".encode(), f"{prefix}/configmaps/kube-public/cluster-info".encode()
+    one = client.range(secrets, secrets[:-1] + b"0", limit=1, serializable=True).kvs  # "0" comes right after "/"
+    told = client.range(info, serializable=True).kvs
+    return Canaries((one[0].key, one[0].value) if one else None, told[0].value if told else None)

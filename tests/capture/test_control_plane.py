@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 from pathlib import Path, PurePosixPath
 
 import pytest
 
 from bbr.errors import KeyRefused, PartialBackup
+from bbr.etcd import write
 from bbr.repository.hostfiles import HostFiles
 from bbr.servers.etcd import EtcdServers
 from bbr.stores.memory import MemoryStore
 from tests.conftest import program
 from tests.layouts.kubeadm_tree import Rooted, make_tree
 from tests.layouts.test_masterfiles import KUBERNETES
+from tests.layouts.test_pki import OTHER, certificate
 from tests.making import Site, make_site, source
+from tests.objects.test_encryption import RIGHT, WRONG, configuration, sealed_cbc
 
 CA_KEY = PurePosixPath("/etc/kubernetes/pki/ca.key")
 
@@ -105,3 +109,44 @@ def test_masters_that_do_not_belong_together_make_the_backup_partial(
     assert raised.value.exit_code == 3
     assert "sa.pub differs between m1 and m2" in str(raised.value)
     assert set(stored(site).hosts) == {"m1", "m2"}
+
+
+@pytest.mark.parametrize("opens", [True, False])
+def test_a_secret_that_the_captured_configuration_does_not_open_makes_the_backup_partial(
+    module_etcd: EtcdServers, site: Site, root: Path, *, opens: bool
+) -> None:
+    configured = RIGHT if opens else WRONG
+    (root / "opt/enc/config.yaml").write_bytes(configuration("aescbc", configured))
+    key = b"/registry/secrets/default/canary"
+    with module_etcd.client() as client:
+        write.put(client, key, sealed_cbc(RIGHT))
+        try:
+            outcome = "complete"
+            site.backup(source(module_etcd.endpoints), masters={"m1": Rooted(root)})
+        except PartialBackup as err:
+            outcome = str(err)
+        finally:
+            write.delete(client, key)
+    if opens:
+        assert outcome == "complete"
+    else:
+        assert "m1: Secret /registry/secrets/default/canary cannot be read with these files" in outcome
+        assert "aescbc key 'key1' of the configuration does not open it" in outcome
+
+
+def test_an_authority_that_is_not_the_one_in_etcd_makes_the_backup_partial(
+    module_etcd: EtcdServers, site: Site, root: Path
+) -> None:
+    key = b"/registry/configmaps/kube-public/cluster-info"
+    right = (root / "etc/kubernetes/pki/ca.crt").read_bytes()
+    with module_etcd.client() as client:
+        try:
+            for body, complete in ((right, True), (certificate(OTHER), False)):
+                write.put(client, key, b"k8s\0 certificate-authority-data: " + base64.b64encode(body) + b"\n")
+                if complete:
+                    site.backup(source(module_etcd.endpoints), masters={"m1": Rooted(root)})
+                    continue
+                with pytest.raises(PartialBackup, match=r"ca.crt is not the CA that etcd's cluster-info names"):
+                    site.backup(source(module_etcd.endpoints), masters={"m1": Rooted(root)})
+        finally:
+            write.delete(client, key)
