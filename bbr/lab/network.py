@@ -56,7 +56,7 @@ def attach(namespace: str, address: IPv4Address, *, lab: str) -> None:
     programs.run(["ip", "netns", "add", namespace])
     programs.batch(
         (
-            f"link add {port} type veth peer name eth0 netns {namespace}",
+            f"link add {port} type veth peer name eth0 address {_hardware_address(address)} netns {namespace}",
             f"link set {port} master {_BRIDGE} up",
         ),
         inside=lab,
@@ -64,6 +64,11 @@ def attach(namespace: str, address: IPv4Address, *, lab: str) -> None:
     programs.batch(
         ("link set lo up", f"addr add {address}/{SUBNET.prefixlen} dev eth0", "link set eth0 up"), inside=namespace
     )
+
+
+def _hardware_address(address: IPv4Address) -> str:
+    """The same for a host that takes another's place: its neighbours know the old one's for half a minute yet."""
+    return ":".join(f"{part:02x}" for part in (0x02, 0x00, *address.packed))
 
 
 def remove(namespace: str) -> None:
