@@ -100,7 +100,7 @@ def test_what_the_store_dropped_is_named_by_the_next_backup(etcd: EtcdServers, t
     assert third.why_base == "the writer's newest backup is gone from the store"
     assert third.backup.manifest.previous == second.sha256
     catalog = site.archive().catalog
-    assert {one.sha256 for one in catalog.backups} == {first.sha256, third.backup.sha256}
+    assert [one.sha256 for one in catalog.backups] == [first.sha256, third.backup.sha256]
     assert [finding.kind for finding in catalog.findings] == ["missing"]
     assert site.backup(source(etcd.endpoints)).kinds == ("increment",)
 

@@ -31,7 +31,10 @@ def chain_findings(backups: Sequence[Backup]) -> list[Finding]:
 
 
 def chain_places(backups: Sequence[Backup]) -> dict[str, int]:
-    """For each manifest, by its hash, how many of its writer's come before it, as far as they are here."""
+    """For each manifest, by its hash, a number that is higher than those of its writer's that come before it.
+
+    What follows one that is gone comes after all of the chain that are left from before the gap.
+    """
     previous = {backup.sha256: backup.manifest.previous for backup in backups}
     places: dict[str, int] = {}
     for backup in backups:
@@ -39,7 +42,10 @@ def chain_places(backups: Sequence[Backup]) -> dict[str, int]:
         way = [backup.sha256]
         while (before := previous[way[-1]]) in previous and before not in places:
             way.append(before)
-        start = places[before] + 1 if before in places else 0
+        if before is None:
+            start = 0
+        else:
+            start = places[before] + 1 if before in places else len(backups)
         for place, sha256 in enumerate(reversed(way), start):
             places.setdefault(sha256, place)
     return places
