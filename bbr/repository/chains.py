@@ -42,10 +42,8 @@ def chain_places(backups: Sequence[Backup]) -> dict[str, int]:
         way = [backup.sha256]
         while (before := previous[way[-1]]) in previous and before not in places:
             way.append(before)
-        if before is None:
-            start = 0
-        else:
-            start = places[before] + 1 if before in places else len(backups)
+        first = 0 if before is None else len(backups)
+        start = places[before] + 1 if before in places else first
         for place, sha256 in enumerate(reversed(way), start):
             places.setdefault(sha256, place)
     return places
