@@ -158,7 +158,8 @@ def run(
         kept = {live.name: live for live in chain.etcds} if chain else {}
         fresh = {one.source.name: one.to_remember(place.sequence) for one in taken}
         backup = _commit(manifest, tuple((kept | fresh).values()), caches, store, key)
-        _remember(state, backup, progress)
+        if problem := state.heads.advance(head_of(backup)):
+            progress.warn(problem)
     for warning in control.warnings if control else ():
         progress.warn(warning)
     outcome = _outcome(backup, taken, why_base, parts, time.monotonic() - started)
@@ -297,14 +298,6 @@ def _other_heads(catalog: Catalog, writer: str) -> tuple[str, ...]:
     seen = {other.manifest.writer: other.sha256 for other in catalog.heads()}
     lost = {head.writer: head.sha256 for head in catalog.lost}
     return tuple(sha256 for of, sha256 in sorted((seen | lost).items()) if of != writer)
-
-
-def _remember(state: State, backup: Backup, progress: Progress) -> None:
-    own = head_of(backup)
-    others = [head for head in state.heads.load() if (head.cluster, head.writer) != (own.cluster, own.writer)]
-    problem = state.heads.remember([*others, own])
-    if problem:
-        progress.warn(problem)
 
 
 def _outcome(backup: Backup, taken: Sequence[Taken], why_base: str, parts: PartWriter, seconds: float) -> Outcome:

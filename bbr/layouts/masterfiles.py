@@ -19,6 +19,7 @@ from bbr.errors import UsageError
 from bbr.layouts.references import named_files
 from bbr.layouts.staticpod import StaticPod, parse_pod
 from bbr.machines.machine import Machine
+from bbr.repository.hostfiles import FILE_LIMIT_BYTES
 
 MANIFESTS = PurePosixPath("/etc/kubernetes/manifests")
 
@@ -57,7 +58,6 @@ NEVER = (
 _DATA_FLAGS = frozenset({"data-dir", "wal-dir", "log-dir", "log-file", "audit-log-path", "flex-volume-plugin-dir"})
 """Flags that name what a program writes."""
 
-FILE_LIMIT_BYTES = 4 * 1024 * 1024
 FILES_LIMIT = 2000
 TOTAL_LIMIT_BYTES = 64 * 1024 * 1024
 """A control plane has some 60 files and 200 kB. What is larger is no configuration, and is named as left out."""
@@ -124,7 +124,9 @@ class _Gathering:
 
     def take(self, places: Iterable[PurePosixPath], why: str) -> list[PurePosixPath]:
         """Take files, and folders with all that is in them. Returns those of ``places`` that are not there."""
-        wanted = [place for place in places if not _is_under(place, NEVER)]
+        # What was taken is not looked at again: a listing is a journey to the machine, and the first one is what
+        # `look_again` holds the last against.
+        wanted = [place for place in places if place not in self._taken and not _is_under(place, NEVER)]
         found = self._list(wanted)
         for path, about in found.items():
             if path not in self._taken and about.kind != "d" and not _is_under(path, NEVER):

@@ -83,6 +83,11 @@ class HeadsFile:
             return f"{self._path} could not be written, so a loss of the newest backups may go unseen: {err.strerror}"
         return ""
 
+    def advance(self, head: Head) -> str:
+        """Put one head in the place of its writer's one before. Durable on return. Returns why that failed, or ""."""
+        place = (head.cluster, head.writer)
+        return self.remember([*(one for one in self.load() if (one.cluster, one.writer) != place), head])
+
 
 def head_of(backup: Backup) -> Head:
     """A backup as the end of its writer's chain."""
