@@ -7,8 +7,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,10 +20,9 @@ from bbr.etcd.client import Credentials, EtcdClient, connect
 from bbr.etcd.snapshot import Snapshot
 from bbr.progress import Silent
 from bbr.servers.etcd import PLAIN, EtcdServers, Member, start_etcd
-from bbr.servers.ports import free_ports
-from bbr.servers.process import Process
 from tests.conftest import ETCD_VERSIONS, QUICK, program
 from tests.etcd.conftest import etcdctl
+from tests.making import left_behind
 
 UID = "3f0d5c1e-7a3b-4f7e-9d55-0a2f7f6c9b11"
 
@@ -187,28 +185,6 @@ def test_nobody_answering_names_every_endpoint(
         capture(clients, tmp_path / "spool.db")
     assert all(endpoint in str(caught.value) for endpoint in trio.endpoints)
     assert not (tmp_path / "spool.db").exists()
-
-
-@contextmanager
-def left_behind(member: Member, binary: Path) -> Iterator[None]:
-    """The member serves its data as they were, and hears nothing from the others any more.
-
-    It is told to go on alone, on another peer port; its cluster id stays.
-    """
-    (peer,) = free_ports(1)
-    flags = ["--force-new-cluster", "--name", member.name, "--data-dir", str(member.data_dir)]
-    flags += ["--listen-client-urls", member.endpoint, "--advertise-client-urls", member.endpoint]
-    flags += ["--listen-peer-urls", f"http://127.0.0.1:{peer}", *QUICK]
-    with Process("the lonely etcd", [str(binary), *flags], log=member.log) as process, member.client() as client:
-        process.wait_ready(lambda: leads(client), what="the lonely member")
-        yield
-
-
-def leads(client: EtcdClient) -> bool:
-    try:
-        return client.status().leader_id != 0
-    except EtcdUnavailable:
-        return False
 
 
 def test_a_member_that_lags_is_said_and_never_the_source(etcd_binary: Path, tmp_path: Path) -> None:
