@@ -8,14 +8,19 @@
     |   |-- ManifestInvalid           a manifest: signature, writer, place in its chain
     |   |-- PartDamaged               a stored part: missing, swapped, cut, changed, too large
     |   |-- SnapshotDamaged           an etcd snapshot or bolt file
-    |   `-- HashMismatch              HashKV is not the one that was promised
+    |   |-- HashMismatch              HashKV is not the one that was promised
+    |   `-- PlanInvalid               a restore's plan or journal: edited, cut, or of another version
     |-- PreconditionFailed        5   nothing was done, because doing it would make things worse
     |   |-- IdentityConflict          the cluster's name belongs to another cluster
     |   |-- MembersDisagree           etcd members answer with different HashKV, or CORRUPT is raised
     |   |-- TargetNotEmpty            a restore would write over something
     |   |-- NoSpace                   a disk is full, or will be
     |   |-- ToolMissing               etcdutl or a server program is not there, or too old
-    |   `-- ClockSkew                 the store's time and this host's differ too much
+    |   |-- ClockSkew                 the store's time and this host's differ too much
+    |   |-- Drift                     the machines are not as they were when the plan was made
+    |   |-- StepBlocked               a step of a restore waits for a person
+    |   `-- NoWayBack                 an undo after the point of no return
+    |-- StepTimedOut              1   a step of a restore waited as long as it may; may be tried again
     |-- NoRepository             10   there is none at this address, or not the pinned one
     |   `-- FormatTooNew              it was written by a newer bbr
     |-- HeldByAnotherRun         11   another run of this host works on this cluster
@@ -26,6 +31,12 @@
     |-- EtcdError                 1   the etcd servers; see the subclasses
     |   |-- EtcdTls, EtcdUnauthorized, EtcdCompacted
     |   `-- EtcdUnavailable           may be tried again
+    |-- IaasError                 1   what makes and holds machines; see the subclasses
+    |   |-- IaasUnavailable             it did not answer; may be tried again
+    |   |-- IaasRefused          5   it has no such machine, or cannot do what is asked
+    |   |-- MachineTaken         5   the machine is another run's, or serves a living cluster
+    |   |-- NotOurs              5   the machine does not carry this run's mark; it was left as it is
+    |   `-- MachinesUnknown      3   some machines could not be asked, so what is told of the others is not all
     `-- MachineError              1   a machine, reached by SSH or this one
         |-- MachineUnreachable          nothing was begun on it; may be tried again
         |-- ConnectionLost              something was begun, and may still go on there
@@ -96,6 +107,10 @@ class HashMismatch(VerificationFailed):
     """HashKV is not the one that was promised."""
 
 
+class PlanInvalid(VerificationFailed):
+    """A restore's plan or journal is not what was written: edited, cut, or of another version of bbr."""
+
+
 class PreconditionFailed(BbrError):
     """Nothing was done, because doing it would make things worse."""
 
@@ -124,6 +139,24 @@ class ToolMissing(PreconditionFailed):
 
 class ClockSkew(PreconditionFailed):
     """The store's time and this host's differ by more than is safe."""
+
+
+class Drift(PreconditionFailed):
+    """The machines, or the backup, are not as they were when the plan was made. Nothing was done."""
+
+
+class StepBlocked(PreconditionFailed):
+    """A step of a restore must not act before a person has seen to something. What was done before it stays."""
+
+
+class NoWayBack(PreconditionFailed):
+    """An undo was asked for after the point of no return."""
+
+
+class StepTimedOut(BbrError):
+    """What a step of a restore waited for did not come in time. The same command goes on waiting."""
+
+    retry_may_help = True
 
 
 class NoRepository(BbrError):
@@ -206,6 +239,40 @@ class EtcdUnavailable(EtcdError):
     """No etcd member answered in time, or a stream broke."""
 
     retry_may_help = True
+
+
+class IaasError(BbrError):
+    """What makes and holds machines failed."""
+
+
+class IaasUnavailable(IaasError):
+    """It did not answer, or a machine that it must ask did not."""
+
+    retry_may_help = True
+
+
+class IaasRefused(IaasError):
+    """It has no such machine, or cannot do what is asked; nothing was done."""
+
+    exit_code = 5
+
+
+class MachineTaken(IaasError):
+    """The machine carries another run's mark, or serves a living cluster; nothing was done to it."""
+
+    exit_code = 5
+
+
+class NotOurs(IaasError):
+    """The machine does not carry this run's mark; it was left as it is."""
+
+    exit_code = 5
+
+
+class MachinesUnknown(IaasError):
+    """Some machines could not be asked: what is told of the others is not all."""
+
+    exit_code = 3
 
 
 class MachineError(BbrError):
