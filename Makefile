@@ -56,6 +56,7 @@ testbed-lab:  ## build Kubernetes and containerd, for real clusters in the lab: 
 programs:
 	@command -v zstd >/dev/null || { $(call debian,zstd); }
 	@PATH="$$PATH:/usr/sbin"; command -v sshd >/dev/null || { $(quietly); $(call debian,openssh-server); }
+	@PATH="$$PATH:/usr/sbin"; command -v runc >/dev/null || { $(call debian,runc); }
 
 # The stamp is as new as what it was made from, so that a warm make does nothing here.
 $(VENV)/ready: requirements.lock pyproject.toml

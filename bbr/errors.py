@@ -19,7 +19,8 @@
     |   |-- ClockSkew                 the store's time and this host's differ too much
     |   |-- Drift                     the machines are not as they were when the plan was made
     |   |-- StepBlocked               a step of a restore waits for a person
-    |   `-- NoWayBack                 an undo after the point of no return
+    |   |-- NoWayBack                 an undo after the point of no return
+    |   `-- ExternalAuthority         certificates must be signed by an authority whose key is not in the backup
     |-- StepTimedOut              1   a step of a restore waited as long as it may; may be tried again
     |-- NoRepository             10   there is none at this address, or not the pinned one
     |   `-- FormatTooNew              it was written by a newer bbr
@@ -31,6 +32,9 @@
     |-- EtcdError                 1   the etcd servers; see the subclasses
     |   |-- EtcdTls, EtcdUnauthorized, EtcdCompacted
     |   `-- EtcdUnavailable           may be tried again
+    |-- ApiServerError            1   the API server of a cluster; see the subclasses
+    |   |-- ApiServerTls, Forbidden, Conflict, NotFoundObject, Gone, Invalid
+    |   `-- NotReady                    it does not answer yet, or no more; may be tried again
     |-- IaasError                 1   what makes and holds machines; see the subclasses
     |   |-- IaasUnavailable             it did not answer; may be tried again
     |   |-- IaasRefused          5   it has no such machine, or cannot do what is asked
@@ -153,6 +157,10 @@ class NoWayBack(PreconditionFailed):
     """An undo was asked for after the point of no return."""
 
 
+class ExternalAuthority(PreconditionFailed):
+    """Certificates must be signed by an authority whose key is not in the backup. The requests were written."""
+
+
 class StepTimedOut(BbrError):
     """What a step of a restore waited for did not come in time. The same command goes on waiting."""
 
@@ -237,6 +245,40 @@ class EtcdCompacted(EtcdError):
 
 class EtcdUnavailable(EtcdError):
     """No etcd member answered in time, or a stream broke."""
+
+    retry_may_help = True
+
+
+class ApiServerError(BbrError):
+    """The API server of a cluster failed, or refused."""
+
+
+class ApiServerTls(ApiServerError):
+    """The TLS handshake with the API server failed: an authority, a name, an expiry, or a port of something else."""
+
+
+class Forbidden(ApiServerError):
+    """The API server does not know these credentials (401), or they may not do this (403)."""
+
+
+class Conflict(ApiServerError):
+    """The object exists already, or is not the one that was looked at (409). It was left as it is."""
+
+
+class NotFoundObject(ApiServerError):
+    """The API server has no object of this path (404)."""
+
+
+class Gone(ApiServerError):
+    """The revision that was asked for is compacted away (410): list again."""
+
+
+class Invalid(ApiServerError):
+    """The API server refused the content of an object (400, 413, 415, 422)."""
+
+
+class NotReady(ApiServerError):
+    """The API server does not answer, or says that it is not ready or too busy. A change may have been made."""
 
     retry_may_help = True
 

@@ -64,6 +64,7 @@ class PlannedHost:
 
     ``role``: "member" is restored (or joins, in a repair), "witness" is a living master that a repair works through.
     ``takes_after``: the host in the backup whose files it gets; "" where the files on its disk stay.
+    ``etcd_image``: the image that its manifest names, in which etcd's own programs lie.
     ``ca_file``: what etcd's certificates are checked with, on the host; "" where it is reached without TLS.
     ``facts_sha256``: of what was seen there when the plan was made; another one at `apply` is drift.
     """
@@ -79,6 +80,7 @@ class PlannedHost:
     data_dir: str
     wal_dir: str
     ca_file: str
+    etcd_image: str
     takes_after: str
     facts_sha256: str
 
@@ -220,6 +222,7 @@ _HOST = Record(
         "data_dir": document.matching("/.*|"),
         "wal_dir": document.matching("/.*|"),
         "ca_file": document.matching("/.*|"),
+        "etcd_image": _FREE,
         "takes_after": _FREE,
         "facts_sha256": _SHA256,
     },

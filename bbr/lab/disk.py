@@ -67,6 +67,11 @@ def create(
         ) from err
 
 
+def volume(folder: Path, path: str) -> Path:
+    """Where in a host's folder its volume at ``path`` lies."""
+    return folder / "volumes" / path.lstrip("/")
+
+
 def remove(folder: Path) -> None:
     """Remove a folder of the lab. A missing one is no error.
 
@@ -82,8 +87,8 @@ def remove(folder: Path) -> None:
 def _create(folder: Path, lower: Sequence[Path], volumes: Sequence[str]) -> None:
     for part in ("upper", "work", "root"):
         (folder / part).mkdir(parents=True)
-    for volume in volumes:
-        (folder / "volumes" / volume.lstrip("/")).mkdir(parents=True)
+    for path in volumes:
+        volume(folder, path).mkdir(parents=True)
     upper = folder / "upper"
     upper.chmod(0o755)  # it is the mode of the host's /
     for path in _EMPTIED:
@@ -96,6 +101,7 @@ def _files(name: str, host_key: KeyPair, login: str, hosts: str) -> dict[str, _F
         "etc/hostname": _File(f"{name}\n".encode()),
         "etc/hosts": _File(hosts.encode()),
         "etc/machine-id": _File(f"{os.urandom(16).hex()}\n".encode(), 0o444),
+        "etc/rc.local": _File(b"#!/bin/sh\n"),  # the machine's, if it has one, is not for a host
         "etc/resolv.conf": _File(b""),  # there is nobody to ask
         "etc/ssh/sshd_config": _File(_SSHD.encode()),
         "etc/ssh/ssh_host_ed25519_key": _File(host_key.private, 0o600),

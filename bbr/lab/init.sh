@@ -94,4 +94,6 @@ sshd=$(command -v sshd)
 "$sshd" -D -e &
 # It never ends, so that the wait below always has something to wait for, and in it collects whoever lost its parent.
 sleep infinity &
+# A tier of the lab may have something to start with the host.
+[ ! -x /etc/rc.local ] || /etc/rc.local </dev/null &
 while :; do wait || :; done

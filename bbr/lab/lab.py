@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
@@ -27,6 +27,7 @@ from bbr.lab.label import Label
 BASE = Path("/var/lib/bbr/lab")
 _LAB_NAME = re.compile(r"[a-z0-9]{1,16}")
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?")
+_POINTER = re.compile(r"[a-z0-9]([a-z0-9.-]{0,60}[a-z0-9])?")
 _PLAIN_PATH = re.compile(r"/[\w./-]*")
 
 
@@ -89,6 +90,11 @@ class Lab:
     def hosts(self) -> tuple[Host, ...]:
         """Its hosts, in the order in which they came."""
         return self._label.hosts
+
+    @property
+    def pointers(self) -> Mapping[str, str]:
+        """Further names that the hosts know, and the host that each leads to (`point`)."""
+        return self._label.pointers
 
     @property
     def ssh_config(self) -> Path:
@@ -154,6 +160,24 @@ class Lab:
     def status(self) -> tuple[HostStatus, ...]:
         """Its hosts, and whether they are on."""
         return tuple(HostStatus(one, network.first_process(self._label.namespace_of(one.name))) for one in self.hosts)
+
+    def point(self, name: str, host: str) -> None:
+        """Let a further name lead to a host, on all hosts: the lab's DNS, and its balancer. It replaces an earlier one.
+
+        It outlives the host: one that comes back by the same name has it. Raises `PreconditionFailed`.
+        """
+        self.host(host)
+        if _POINTER.fullmatch(name) is None or name in {"localhost", *(one.name for one in self.hosts)}:
+            raise PreconditionFailed(f"{name!r} can be no further name", hint="such as api.lab, and no host's own")
+        self._label = self._label.with_pointer(name, host)
+        self._label.write()
+        self._tell_hosts()
+
+    def volume(self, host: str, path: str) -> Path:
+        """Where on the machine a volume of a host lies. Raises `PreconditionFailed` where it has none at ``path``."""
+        if path not in self.host(host).spec.volumes:
+            raise PreconditionFailed(f"host {host} has no volume {path}", hint="name it in its HostSpec")
+        return disk.volume(self._label.folder_of(host), path)
 
     def connect(self, name: str, port: int = SSH_PORT) -> socket.socket:
         """A TCP connection to a host, from this process, which is not in its network. Raises `OSError`."""
@@ -227,7 +251,7 @@ class Lab:
             volumes=one.spec.volumes,
             host_key=pair,
             login=access.public_identity(self.folder),
-            hosts=names.hosts_file(self.hosts),
+            hosts=names.hosts_file(self.hosts, self.pointers),
         )
         network.attach(self._label.namespace_of(one.name), IPv4Address(one.address), lab=self._label.namespace)
 
@@ -248,7 +272,7 @@ class Lab:
         access.write_ssh_files(self._label)
         for one in self.status():
             if one.first_process is not None:
-                names.tell(one.first_process, self.hosts)
+                names.tell(one.first_process, self.hosts, self.pointers)
 
 
 def _check_lab_name(name: str) -> None:

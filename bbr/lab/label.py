@@ -10,7 +10,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Self
@@ -36,6 +37,8 @@ class Label:
     is_kept: bool
     cgroups: tuple[Cgroup, ...] = ()
     hosts: tuple[Host, ...] = ()
+    pointers: Mapping[str, str] = field(default_factory=dict)
+    """Further names, and the host that each leads to, if it is there."""
 
     @property
     def namespace(self) -> str:
@@ -58,6 +61,10 @@ class Label:
         """The label with one host less."""
         return replace(self, hosts=tuple(host for host in self.hosts if host.name != name))
 
+    def with_pointer(self, name: str, host: str) -> Self:
+        """The label with a name that leads to a host."""
+        return replace(self, pointers={**self.pointers, name: host})
+
     def write(self) -> None:
         """Durable on return."""
         body = {
@@ -66,6 +73,7 @@ class Label:
             "is_kept": self.is_kept,
             "cgroups": [_cgroup_to_json(cgroup) for cgroup in self.cgroups],
             "hosts": [_host_to_json(host) for host in self.hosts],
+            "pointers": dict(self.pointers),
         }
         replace_file(self.folder / FILE, f"{json.dumps(body, indent=2)}\n".encode())
 
@@ -81,6 +89,7 @@ def read(folder: Path) -> Label | None:
             is_kept=body["is_kept"],
             cgroups=tuple(_cgroup_from_json(one) for one in body["cgroups"]),
             hosts=tuple(_host_from_json(one) for one in body["hosts"]),
+            pointers=body.get("pointers", {}),  # a lab of before they were has none
         )
     except FileNotFoundError:
         return None

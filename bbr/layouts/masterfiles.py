@@ -11,7 +11,7 @@ distribution fills (the CA bundles that kubeadm mounts).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -104,10 +104,33 @@ def collect(machine: Machine) -> MasterFiles:
     gathering = _Gathering(machine)
     gathering.take(ROOTS, "kubeadm")
     pods = gathering.pods()
+    gathering.spare(pods.values())
     for program, pod in sorted(pods.items()):
         gathering.follow_flags(program, pod)
         gathering.follow_mounts(program, pod)
-    gathering.follow_names(pods.values())
+    gathering.follow_names(list(pods.values()))
+    gathering.look_again()
+    return gathering.result(pods)
+
+
+def collect_named(
+    machine: Machine,
+    why: str,
+    roots: Iterable[PurePosixPath],
+    files: Iterable[PurePosixPath],
+    pods: Mapping[str, StaticPod],
+) -> MasterFiles:
+    """The files of a master whose programs are no static pods: `ROOTS` and ``roots``, ``files`` (which are not read for
+    names: units name programs and working folders), and what the programs' flags name, as `collect` does.
+    """
+    gathering = _Gathering(machine)
+    gathering.spare(pods.values())
+    gathering.take((*ROOTS, *roots), why)
+    read = set(files)
+    gathering.take(sorted(read), f"{why} reads it")
+    for program, pod in sorted(pods.items()):
+        gathering.follow_flags(program, pod)
+    gathering.follow_names(list(pods.values()), passing=read)
     gathering.look_again()
     return gathering.result(pods)
 
@@ -121,15 +144,21 @@ class _Gathering:
         self._taken: dict[PurePosixPath, MasterFile] = {}
         self._problems: list[str] = []
         self._total_bytes = 0
+        self._never: tuple[PurePosixPath, ...] = NEVER
+
+    def spare(self, pods: Iterable[StaticPod]) -> None:
+        """From here on, leave alone what these programs write: a manifest names etcd's data too."""
+        written = (path for pod in pods for flag, path in pod.files().items() if flag in _DATA_FLAGS)
+        self._never = (*self._never, *written)
 
     def take(self, places: Iterable[PurePosixPath], why: str) -> list[PurePosixPath]:
         """Take files, and folders with all that is in them. Returns those of ``places`` that are not there."""
         # What was taken is not looked at again: a listing is a journey to the machine, and the first one is what
         # `look_again` holds the last against.
-        wanted = [place for place in places if place not in self._taken and not _is_under(place, NEVER)]
+        wanted = [place for place in places if place not in self._taken and not _is_under(place, self._never)]
         found = self._list(wanted)
         for path, about in found.items():
-            if path not in self._taken and about.kind != "d" and not _is_under(path, NEVER):
+            if path not in self._taken and about.kind != "d" and not _is_under(path, self._never):
                 self._read(path, about, why)
         return [place for place in wanted if place not in found]
 
@@ -161,12 +190,13 @@ class _Gathering:
                 if not mount.kind.endswith("OrCreate"):
                     self._missed(missing, f"a mount of {program}")
 
-    def follow_names(self, pods: Iterable[StaticPod]) -> None:
+    def follow_names(self, pods: Collection[StaticPod], *, passing: Collection[PurePosixPath] = ()) -> None:
         """Take what the files name that were taken, and what those name, until there is nothing new.
 
-        A file that is mounted into a pod names paths of its container; one that is not, those of the host.
+        A file that is mounted into a pod names paths of its container; one that is not, those of the host. Those that
+        are in ``passing`` are not looked into.
         """
-        looked: set[PurePosixPath] = set()
+        looked: set[PurePosixPath] = set(passing)
         while new := [file for path, file in self._taken.items() if path not in looked]:
             for file in new:
                 looked.add(file.path)

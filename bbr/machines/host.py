@@ -14,6 +14,8 @@ class SshHost:
 
     Either ``host_key`` (lines as in a .pub file) or ``known_hosts`` (a file in OpenSSH's format) must be given.
     ``jump`` is logged in to first; its sshd then connects to ``address``.
+    ``door`` is a command that connects to ``address`` where this process cannot (a lab's network), and hands over the
+    connected socket, as OpenSSH's ProxyCommand does with ProxyUseFdpass (see `door`).
     """
 
     name: str
@@ -24,6 +26,7 @@ class SshHost:
     host_key: str | None = None
     known_hosts: Path | None = None
     jump: SshHost | None = None
+    door: tuple[str, ...] | None = None
 
     @property
     def label(self) -> str:

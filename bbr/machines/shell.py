@@ -6,7 +6,7 @@ import hashlib
 import secrets
 import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 from types import TracebackType
@@ -25,6 +25,7 @@ from bbr.errors import (
 )
 from bbr.machines import scripts
 from bbr.machines.command import Commands
+from bbr.machines.forward import LOOPBACK, Forwards
 from bbr.machines.machine import RUN_TIME, TRANSFER_TIME, Digest, Output, Stat
 from bbr.machines.transport import Transport
 
@@ -109,6 +110,13 @@ class ShellMachine:
                 return None
             raise
         return _parsed(answer.stdout.decode())
+
+    def forward(self, port: int, host: str = LOOPBACK) -> AbstractContextManager[tuple[str, int]]:
+        """See `Forwards.forward`."""
+        self._check(host)
+        if not isinstance(self._transport, Forwards):
+            raise MachineError(f"{self.name}: its ports cannot be reached")
+        return self._transport.forward(port, host)
 
     def close(self) -> None:
         """Let go of the machine."""

@@ -1,4 +1,4 @@
-"""A machine over SSH. The one module that imports asyncssh, whose event loop runs in a thread of its own here.
+"""A machine over SSH, by asyncssh, whose event loop runs in a thread of its own here. (`sshkeys` reads its keys.)
 
 Who is on the other side is decided before anything is said: the host key is given, or stands in a known_hosts file;
 there is no trust on first use. Nothing else is read: no ~/.ssh/config, no default keys, no agent, no password.
@@ -19,7 +19,6 @@ import time
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncssh
@@ -28,18 +27,19 @@ from bbr.errors import (
     CommandTimedOut,
     ConnectionLost,
     HostKeyWrong,
-    KeyRefused,
     LoginRefused,
     MachineError,
     MachineUnreachable,
     UsageError,
 )
-from bbr.machines.host import SSH_PORT, SshHost
+from bbr.machines import door
+from bbr.machines.forward import LOOPBACK, Far, listening
+from bbr.machines.host import SshHost
 from bbr.machines.loop import Late, LoopThread
 from bbr.machines.machine import STDERR_LIMIT_BYTES
 from bbr.machines.shell import ShellMachine
+from bbr.machines.sshkeys import host_keys, identity
 from bbr.machines.transport import CHUNK_BYTES, GRACE, Deadline, Ended
-from bbr.private import read_private
 
 SESSIONS = 8
 CONNECT_TIME = timedelta(seconds=10)
@@ -60,6 +60,7 @@ _FAST_FIRST = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
 """Measured: an upload at 114 MB/s, where asyncssh's own first choice (chacha20) makes 65."""
 
 _CONNECT_FAILED = 2  # SSH_OPEN_CONNECT_FAILED, RFC 4254 section 5.1
+_PROHIBITED = 1  # SSH_OPEN_ADMINISTRATIVELY_PROHIBITED
 _LOOK_AT_NETWORK = "check that the machine is up, its address and port, and what filters packets on the way"
 
 T = TypeVar("T")
@@ -112,11 +113,48 @@ class SshTransport:
         finally:
             self._sessions.release()
 
+    @contextmanager
+    def forward(self, port: int, host: str = LOOPBACK) -> Iterator[tuple[str, int]]:
+        """See `Forwards.forward`. Tried once at the beginning, so that an sshd that forbids it says so."""
+        self._connected()
+        try:
+            self._loop.call(self._try_far(host, port), (2 * CONNECT_TIME).total_seconds())
+        except asyncssh.ChannelOpenError as err:
+            if err.code == _PROHIBITED:
+                raise MachineError(
+                    f"{self.name}: its sshd forwards no connection to {host}:{port}: {err.reason}",
+                    hint="see AllowTcpForwarding, PermitOpen and DisableForwarding in its sshd_config",
+                ) from err
+            if err.code != _CONNECT_FAILED:
+                raise MachineUnreachable(f"{self.name}: {_reason(err)}", hint=_LOOK_AT_NETWORK) from err
+        except (asyncssh.Error, OSError, Late) as err:
+            raise MachineUnreachable(f"{self.name}: no way to its {host}:{port}: {err}", hint=_LOOK_AT_NETWORK) from err
+        with listening(self._loop, lambda: self._far(host, port)) as address:
+            yield address
+
     def close(self) -> None:
         """See `Transport.close`."""
         with self._connecting:
             self._abort()
             self._loop.close(CLOSE_TIME)
+
+    async def _far(self, host: str, port: int) -> Far:
+        """A connection from the machine to host:port, on a new SSH connection where this one has dropped.
+
+        Raises `MachineError`, asyncssh's own errors, and OSError.
+        """
+        connected = asyncio.get_running_loop().run_in_executor
+        connection = await connected(None, self._connected)
+        try:
+            return await connection.open_connection(host, port, encoding=None)
+        except asyncssh.Error:
+            if not connection.is_closed():
+                raise
+        return await (await connected(None, self._connected)).open_connection(host, port, encoding=None)
+
+    async def _try_far(self, host: str, port: int) -> None:
+        _, writer = await self._far(host, port)
+        writer.close()
 
     def _begin(self, command: str, what: str, limit: timedelta) -> _SshRunning:
         """Start it on a connection that lives: on a new one when, before anything was sent, this one turns out not to.
@@ -199,16 +237,23 @@ class _Login:
         self._host = host
         if not host.identity_files:
             raise UsageError(f"{host.label}: no identity file is named", hint="bbr takes no key that it was not given")
-        self._identities = [_identity(path) for path in host.identity_files]
-        self._trusted, self._authorities, self._revoked = _host_keys(host)
+        if host.door is not None and host.jump is not None:
+            raise UsageError(f"{host.label}: it is reached by a door or by a jump host, not by both")
+        self._identities = [identity(path) for path in host.identity_files]
+        self._trusted, self._authorities, self._revoked = host_keys(host)
         self._shown: asyncssh.SSHKey | None = None
 
     async def connect(self, tunnel: asyncssh.SSHClientConnection | None) -> asyncssh.SSHClientConnection:
         """Log in. Raises asyncssh's own errors, and OSError."""
         self._shown = None
+        inside = None
+        if self._host.door is not None:
+            enter = asyncio.get_running_loop().run_in_executor
+            inside = await enter(None, door.enter, self._host.door, CONNECT_TIME)
         return await asyncssh.connect(
             self._host.address,
             self._host.port,
+            sock=inside,
             tunnel=tunnel or (),
             client_factory=lambda: _Client(self),
             config=None,
@@ -387,58 +432,6 @@ async def _closed(process: _Process) -> None:
 async def _aborted(connection: asyncssh.SSHClientConnection) -> None:
     connection.abort()
     await connection.wait_closed()
-
-
-def _identity(path: Path) -> asyncssh.SSHKey:
-    """A private key. Raises `KeyRefused`."""
-    body = read_private(path)
-    try:
-        return asyncssh.import_private_key(body)
-    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError, ValueError) as err:
-        if "passphrase" in str(err).lower():
-            raise KeyRefused(
-                f"the SSH key {path} is protected by a passphrase, and nobody is there to type it",
-                hint="name a key without one: `ssh-keygen -p -N ''` takes it off a copy",
-            ) from err
-        raise KeyRefused(f"{path} is not an SSH private key: {err}", hint="name the file without .pub") from err
-
-
-_HostKeys = tuple[Sequence[asyncssh.SSHKey], Sequence[asyncssh.SSHKey], Sequence[asyncssh.SSHKey]]
-
-
-def _host_keys(host: SshHost) -> _HostKeys:
-    """(host keys, authorities, revoked keys) that are pinned for a host. Raises `UsageError` or `HostKeyWrong`."""
-    if (host.host_key is None) == (host.known_hosts is None):
-        raise UsageError(
-            f"{host.label}: give either its host key or a known_hosts file",
-            hint="read /etc/ssh/ssh_host_ed25519_key.pub at its console; there is no trust on first use",
-        )
-    if host.host_key is not None:
-        try:
-            lines = [line for line in host.host_key.splitlines() if line.strip()] or [""]
-            return [asyncssh.import_public_key(line) for line in lines], [], []
-        except (asyncssh.KeyImportError, ValueError) as err:
-            raise UsageError(
-                f"{host.label}: its host key is not a public key: {err}", hint="a line like `ssh-ed25519 AAAA...`"
-            ) from err
-    return _known(host, host.known_hosts)
-
-
-def _known(host: SshHost, file: Path | None) -> _HostKeys:
-    try:
-        hosts = asyncssh.read_known_hosts(str(file))
-        keys, authorities, revoked, *_ = asyncssh.match_known_hosts(hosts, host.address, host.address, host.port)
-    except OSError as err:
-        raise UsageError(f"{host.label}: {file} cannot be read: {err.strerror}") from err
-    except ValueError as err:
-        raise UsageError(f"{host.label}: {file} is not a known_hosts file: {err}") from err
-    if not keys and not authorities:
-        address = host.address if host.port == SSH_PORT else f"[{host.address}]:{host.port}"
-        raise HostKeyWrong(
-            f"{host.label}: {address} is not in {file}; nothing was sent",
-            hint=f"add a line `{address} ssh-ed25519 AAAA...` with the key that is read at its console",
-        )
-    return keys, authorities, revoked
 
 
 def _reason(err: Exception) -> str:

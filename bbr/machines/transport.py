@@ -48,7 +48,7 @@ class Running(Protocol):
 
 
 class Transport(Protocol):
-    """Starts commands on one machine. May be called from many threads."""
+    """Starts commands on one machine. May be called from many threads. It may also be one that `Forwards`."""
 
     @property
     def name(self) -> str:

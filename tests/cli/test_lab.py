@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -68,3 +70,45 @@ def test_a_name_that_is_taken_is_exit_5_and_what_has_it_stays(base: Path) -> Non
     assert ended.returncode == 5
     assert "there is a lab rehearsal in" in ended.stderr
     assert bbr("lab", "ssh", "--base", base, "rehearsal", "host-1", "true").returncode == 0
+
+
+def test_hosts_and_nodes_are_not_mixed_up_and_nothing_is_made(tmp_path: Path) -> None:
+    for words, hint in (
+        (["--masters", "1"], "hint: add --tier fast or --tier true"),
+        (["--tier", "fast", "--hosts", "1"], "hint: leave --hosts out"),
+    ):
+        ended = bbr("lab", "up", "cluster", "--base", tmp_path, *words)
+        assert (ended.returncode, hint in ended.stderr) == (2, True), ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_cluster_comes_up_and_the_commands_that_are_named_work(tmp_path: Path) -> None:
+    made = bbr("lab", "up", "cluster", "--tier", "fast", "--workers", "1", "--base", tmp_path)
+    try:
+        assert made.returncode == 0, made.stderr
+        look, end = (shlex.split(line)[1:] for line in made.stderr.splitlines() if line.startswith("  bbr "))
+        nodes = bbr(*look)
+        assert nodes.returncode == 0, nodes.stderr
+        assert re.findall(r"^(\S+) +Ready", nodes.stdout, re.MULTILINE) == ["master-1", "worker-1"]
+        (lab,) = json.loads(bbr("lab", "status", "--base", tmp_path, "-o", "json").stdout)["labs"]
+        assert lab["names"] == {"api.lab": "master-1"}
+    finally:
+        down = bbr("lab", "down", "cluster", "--base", tmp_path)
+    assert (down.returncode, end) == (0, ["lab", "down", "--base", str(tmp_path), "cluster"])
+
+
+def test_a_cluster_that_does_not_come_up_stays_to_be_looked_at(tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("kubeadm", "kubectl", "kubelet", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
+        (tools / name).write_text("#!/bin/sh\necho no such thing >&2\nexit 1\n")
+        (tools / name).chmod(0o755)
+    made = bbr("lab", "up", "broken", "--tier", "fast", "--bin-dir", tools, "--base", tmp_path / "labs")
+    try:
+        assert made.returncode == 5, made.stderr
+        assert "\nbbr: " in made.stderr
+        assert f"take it down with `bbr lab down --base {tmp_path / 'labs'} broken`" in made.stderr
+    finally:
+        down = bbr("lab", "down", "broken", "--base", tmp_path / "labs")
+    assert down.returncode == 0, down.stderr

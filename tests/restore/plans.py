@@ -27,6 +27,7 @@ def make_plan(*, steps: tuple[PlannedStep, ...] = (), kind: str = "in-place") ->
         data_dir="/var/lib/etcd",
         wal_dir="",
         ca_file="/etc/kubernetes/pki/etcd/ca.crt",
+        etcd_image="registry.k8s.io/etcd:3.6.16-0",
         takes_after="",
         facts_sha256="a" * 64,
     )
