@@ -16,7 +16,7 @@ from bbr.apiserver.client import ApiServer
 from bbr.apiserver.extensions import conversions, extensions
 from bbr.apiserver.leases import stale_leases
 from bbr.apiserver.nodes import ensure_master, nodes, stale_nodes
-from bbr.apiserver.objects import Saved, delete_all, put_back
+from bbr.apiserver.objects import Saved, delete_all, name_of, put_back, text_at
 from bbr.apiserver.proof import read_secrets
 from bbr.apiserver.tokens import issue_token, review_token
 from bbr.apiserver.volumes import attachments_of
@@ -32,7 +32,7 @@ from restore.survey import read_file
 
 QUARANTINE = "quarantine-"
 MASTER_LEASES = b"/registry/masterleases/"
-_ACCOUNT = ("kube-system", "default")
+_ACCOUNTS = "/api/v1/serviceaccounts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +155,7 @@ class Prove:
                     f"Secrets cannot be read with the encryption configuration on this master: {read.problem}",
                     hint="`bbr restore undo`; the configuration of the backup's time has the key: `bbr show` names it",
                 )
-            review = review_token(api, issue_token(api, *_ACCOUNT))
-            if not review.is_valid:
-                raise PreconditionFailed(f"a service account's token is refused: {review.reason}")
+            self._check_tokens(api, progress)
         self._check_signers()
 
     def verify(self) -> None:
@@ -165,6 +163,16 @@ class Prove:
 
     def undo(self) -> None:
         """Nothing was left."""
+
+    def _check_tokens(self, api: ApiServer, progress: Progress) -> None:
+        account = next(api.names(_ACCOUNTS), None)
+        if account is None:
+            progress.warn("there is no service account yet, so no token was tried")
+            return
+        namespace, name = text_at(account, "metadata", "namespace"), name_of(account)
+        review = review_token(api, issue_token(api, namespace, name))
+        if not review.is_valid:
+            raise PreconditionFailed(f"a token of service account {namespace}/{name} is refused: {review.reason}")
 
     def _check_signers(self) -> None:
         """Tokens that were issued before the disaster are signed by the backup's key, not by what lies here."""

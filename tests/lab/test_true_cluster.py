@@ -1,7 +1,8 @@
-"""The true tier: kubeadm's own cluster on hosts of the lab, with containers, that outlives a power cut of its master."""
+"""The true tier: kubeadm's own cluster on hosts of the lab, with containers, which outlives its master's power cut."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import time
@@ -11,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from bbr.errors import PreconditionFailed, ToolMissing
-from bbr.lab.cluster import programs, true
+from bbr.lab.cluster import images, imagestore, programs, true
 from bbr.lab.cluster.images import APP
+from bbr.lab.cluster.imagestore import Runtime
 from bbr.lab.cluster.spec import Cluster, ClusterSpec, host_specs
 from bbr.lab.lab import Lab
 from bbr.progress import Silent
+from tests.conftest import program
 from tests.lab.conftest import said, ssh, traces
-
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 LIMIT_S = 120
 SPEC = ClusterSpec(("m1",), ("w1",))
@@ -75,6 +76,8 @@ def running(lab: Lab, cluster: Cluster) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_cluster_of_a_master_and_a_worker_works_and_comes_back_from_a_power_cut_and_goes_without_a_trace(
     base: Path, lab_programs: tuple[Path, ...]
 ) -> None:
@@ -136,3 +139,56 @@ def test_programs_of_one_family_come_from_one_folder(tmp_path: Path) -> None:
     with pytest.raises(ToolMissing) as missing:
         programs.folders([programs.Family(("no-such-program",), "build it")], [tmp_path])
     assert os.fspath(missing.value.hint or "") == "build it"
+
+
+def archive(scratch: Path) -> bytes:
+    scratch.mkdir()
+    file = io.BytesIO()
+    images.write_archive(images.of_cluster([], {}), file, scratch)
+    return file.getvalue()
+
+
+def test_the_same_programs_make_the_same_archive(tmp_path: Path) -> None:
+    assert archive(tmp_path / "1") == archive(tmp_path / "2")
+
+
+def test_hosts_share_the_layers_of_a_store_and_none_of_its_databases(
+    tmp_path: Path, root: None, search: tuple[Path, ...]
+) -> None:
+    runtime = Runtime(program("containerd", search), program("ctr", search))
+    wanted, cache = images.of_cluster([], {}), tmp_path / "cache"
+    folders = [tmp_path / name for name in ("h1", "h2")]
+    for folder in folders:
+        folder.mkdir()
+        with imagestore.prepared(wanted, runtime, cache=cache) as lend:
+            lend(folder)
+    inodes = [
+        {str(path.relative_to(one)): path.stat().st_ino for path in one.rglob("*") if path.is_file()} for one in folders
+    ]
+    assert inodes[0].keys() == inodes[1].keys()
+    shared = {name for name in inodes[0] if inodes[0][name] == inodes[1][name]}
+    assert {name for name in inodes[0] if name.endswith(".db")} == inodes[0].keys() - shared
+    assert any(name.endswith("fs/bin/sleep") for name in shared)
+
+    # What a containerd wrote since then stays; so does nothing of the making.
+    database = next(folders[0].rglob("meta.db"))
+    database.write_bytes(b"written by a containerd")
+    with imagestore.prepared(wanted, runtime, cache=cache) as lend:
+        lend(folders[0])
+    assert database.read_bytes() == b"written by a containerd"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "h1", "h2"]
+    assert [path.name for path in cache.iterdir() if path.name != ".lock"] == [images.fingerprint(wanted)]
+
+
+def test_a_runtime_that_fails_says_why_and_leaves_no_half_store(
+    tmp_path: Path, root: None, search: tuple[Path, ...]
+) -> None:
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\ncase $* in *version*) exit 0;; esac\necho out of order >&2\nexit 1\n")
+    broken.chmod(0o755)
+    containerd, ctr = program("containerd", search), program("ctr", search)
+    for runtime in (Runtime(broken, ctr), Runtime(containerd, broken)):
+        making = imagestore.prepared(images.of_cluster([], {}), runtime, cache=tmp_path / "cache")
+        with pytest.raises(PreconditionFailed, match="out of order"), making:
+            pass
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [".lock"]

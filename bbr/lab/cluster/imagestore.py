@@ -103,14 +103,14 @@ def _make(store: Path, wanted: Sequence[Image], runtime: Runtime) -> None:
     for old in store.parent.iterdir():
         if old.is_dir():
             shutil.rmtree(old)
-    draft, layers = (store.with_name(f"{store.name}.{what}") for what in ("part", "layers"))
-    layers.mkdir()
-    # Its path must be short: the kernel takes 107 bytes for a socket's.
-    scratch = tempfile.TemporaryDirectory(prefix="bbr-lab-", dir="/tmp")
-    with scratch as name, _containerd(draft, Path(name), runtime) as ctr:
-        _import(ctr, wanted, layers)
-    shutil.rmtree(layers)
-    draft.rename(store)
+    # A socket's path must be short: the kernel takes 107 bytes.
+    run_folder = tempfile.TemporaryDirectory(prefix="bbr-lab-", dir="/tmp")
+    with tempfile.TemporaryDirectory(dir=store.parent) as draft, run_folder as run:
+        layers = Path(draft, "layers")
+        layers.mkdir()
+        with _containerd(Path(draft, "store"), Path(run), runtime) as ctr:
+            _import(ctr, wanted, layers)
+        Path(draft, "store").rename(store)
 
 
 @contextlib.contextmanager
