@@ -18,7 +18,7 @@ from restore.guard import RUNS, GuardedMachine, leave, take
 from restore.iaas.iaas import Iaas, machine_of
 from restore.journal import JOURNAL_NAME
 
-_APPEND = 'cat >> "$1" && sync -- "$1"'
+_APPEND = 'umask 077; cat >> "$1" && sync -- "$1"'
 """journal: a line on standard input is added to it."""
 
 

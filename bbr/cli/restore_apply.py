@@ -28,6 +28,7 @@ SCHEMA = "bbr.restore-run/1"
 @click.command("apply")
 @click.argument("plan_file", metavar="PLAN", type=FILE)
 @click.option("--confirm", metavar="NAME", help="The target's name, instead of typing it when asked.")
+@click.option("--inventory", type=FILE, help="Where the plan's inventory lies now. Default: where it lay for the plan.")
 @click.option("--writer-key", type=FILE, help="This host's writer key, for the fresh backup at the end.")
 @identity_option
 @bin_dir_option
@@ -37,6 +38,7 @@ def apply(
     *,
     plan_file: Path,
     confirm: str | None,
+    inventory: Path | None,
     writer_key: Path | None,
     identity: tuple[Path, ...],
     bin_dir: Path | None,
@@ -66,15 +68,14 @@ def apply(
     from restore.session import check_drift, check_inventory, fetched, find_planned, opened_site
 
     plan = read_plan(plan_file)
+    machines = inventory or Path(plan.inventory)
     config = load_config(where.config)
     identities, pins = load_identities(identity, config)
     folder = RunFolder.of(_state(where, config), plan)
+    check_inventory(plan, machines)
+    confirm_name(plan.target.name, confirm, output, f"This restores {plan.target.name} from {plan.source.backup_id}.")
     with folder.locked(), progress_on(output.stderr) as progress:
-        check_inventory(plan, Path(plan.inventory))
-        confirm_name(
-            plan.target.name, confirm, output, f"This restores {plan.target.name} from {plan.source.backup_id}."
-        )
-        place = open_iaas(read_inventory(Path(plan.inventory)))
+        place = open_iaas(read_inventory(machines))
         repository = open_repository(where, output, config=config, key_pins=pins, progress=progress)
         archive = repository.archive(cluster=plan.source.cluster, progress=progress, identities=identities)
         backup = find_planned(archive, plan)
@@ -102,9 +103,10 @@ def apply(
 @click.command("undo")
 @click.argument("plan_file", metavar="PLAN", type=FILE)
 @click.option("--confirm", metavar="NAME", help="The target's name, instead of typing it when asked.")
+@click.option("--inventory", type=FILE, help="Where the plan's inventory lies now. Default: where it lay for the plan.")
 @repository_options
 @output_options
-def undo(*, plan_file: Path, confirm: str | None, where: Where, output: Output) -> None:
+def undo(*, plan_file: Path, confirm: str | None, inventory: Path | None, where: Where, output: Output) -> None:
     """Take a restore back, step by step, the last one first. Only before its point of no return.
 
     What was there before comes back into service; what the restore made is kept aside until `bbr restore clean`. Needs
@@ -126,10 +128,11 @@ def undo(*, plan_file: Path, confirm: str | None, where: Where, output: Output) 
 
     plan = read_plan(plan_file)
     folder = RunFolder.of(_state(where, load_config(where.config)), plan)
+    check_way_back(plan, past_of(folder.journal.read()))
+    confirm_name(plan.target.name, confirm, output, f"This takes the restore {plan.run} back.")
     with folder.locked(), progress_on(output.stderr) as progress:
-        check_way_back(plan, past_of(folder.journal.read()))
-        confirm_name(plan.target.name, confirm, output, f"This takes the restore {plan.run} back.")
-        with opened_site(plan, folder, open_iaas(read_inventory(Path(plan.inventory))), material=None) as (site, fleet):
+        place = open_iaas(read_inventory(inventory or Path(plan.inventory)))
+        with opened_site(plan, folder, place, material=None) as (site, fleet):
             record = write_to(folder.journal, fleet.mirror)
             with _incident(folder, output):
                 undo_steps(plan, steps_of(site), journal=folder.journal, record=record, progress=progress)

@@ -56,9 +56,10 @@ def status(*, plan_file: Path | None, log: bool, where: Where, output: Output) -
 @click.command("clean")
 @click.argument("plan_file", metavar="PLAN", type=FILE)
 @click.option("--confirm", metavar="NAME", help="The target's name, instead of typing it when asked.")
+@click.option("--inventory", type=FILE, help="Where the plan's inventory lies now. Default: where it lay for the plan.")
 @repository_options
 @output_options
-def clean(*, plan_file: Path, confirm: str | None, where: Where, output: Output) -> None:
+def clean(*, plan_file: Path, confirm: str | None, inventory: Path | None, where: Where, output: Output) -> None:
     """Remove what a restore kept aside: old data directories, old files, the safety snapshot. There is no undo.
 
     Also gives the machines free for other restores. For a restore that is finished or undone.
@@ -79,9 +80,10 @@ def clean(*, plan_file: Path, confirm: str | None, where: Where, output: Output)
 
     plan = read_plan(plan_file)
     folder = RunFolder.of(state_dir(where, load_config(where.config)), plan)
+    what = f"This removes for good what the restore {plan.run} of {plan.target.name} kept aside."
+    confirm_name(plan.target.name, confirm, output, what)
     with folder.locked(), progress_on(output.stderr) as progress:
-        what = f"This removes for good what the restore {plan.run} of {plan.target.name} kept aside."
-        confirm_name(plan.target.name, confirm, output, what)
-        with opened_site(plan, folder, open_iaas(read_inventory(Path(plan.inventory))), material=None) as (site, fleet):
+        place = open_iaas(read_inventory(inventory or Path(plan.inventory)))
+        with opened_site(plan, folder, place, material=None) as (site, fleet):
             freed = clean_run(site, fleet, progress=progress)
     output.note(f"removed {figures.size(freed)} on {len(plan.hosts)} machines")

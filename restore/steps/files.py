@@ -145,13 +145,17 @@ class PutFiles:
     site: Site
     name: ClassVar[str] = "files"
     undo_text: ClassVar[str] = "put back the files that were there before"
-    superseded_by: ClassVar[str] = ""
 
     @property
     def title(self) -> str:
         """Who gets whose."""
         pairs = (f"{host.name} (after {host.takes_after})" for host in self.site.plan.members)
         return f"put the control plane's files on {', '.join(pairs)}; what is there goes aside"
+
+    @property
+    def superseded_by(self) -> str:
+        """From the kubelet's start on its files are its own: it renews what it was given."""
+        return "join" if self.site.plan.kind == "repair" else "start-etcd"
 
     def observe(self) -> Observation:
         """All files are there as this run put them."""

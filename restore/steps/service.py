@@ -270,7 +270,7 @@ class FreshBackup:
     name: ClassVar[str] = "backup"
     title: ClassVar[str] = "take a fresh backup, in a new generation"
     undo_text: ClassVar[str] = ""
-    superseded_by: ClassVar[str] = ""
+    superseded_by: ClassVar[str] = "clear"
 
     def observe(self) -> Observation:
         """Only the journal knows."""
