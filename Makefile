@@ -1,6 +1,8 @@
 # Every target sets up what it needs, once: the virtual environment from the hashed lock, and the real servers.
 #   make demo     the guided tour
+#   make demo-cluster  a cluster that lost its master, rebuilt
 #   make test     lint, types, layers, and every test
+#   make test-lab restores of clusters with real containers
 #   make bench    the table of speed and memory
 
 PYTHON ?= python3
@@ -18,7 +20,7 @@ policy := /usr/sbin/policy-rc.d
 quietly = test -e $(policy) || { trap 'rm -f $(policy)' EXIT; printf '\#!/bin/sh\nexit 101\n' >$(policy) && chmod 755 $(policy); }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint quick flips bench testbed testbed-etcd testbed-lab programs format lock protos clean
+.PHONY: help demo demo-cluster test test-lab lint quick flips bench testbed testbed-etcd testbed-lab programs format lock protos clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -26,11 +28,17 @@ help:  ## this list
 demo: $(VENV)/ready testbed-etcd  ## a real etcd backed up, destroyed, restored and compared
 	@$(BIN)/bbr demo $(DEMO)
 
-test: lint testbed  ## everything: lint, types, layers, tests
-	@$(PYTEST) -m "not full"
+demo-cluster: $(VENV)/ready programs testbed-etcd testbed-lab  ## a cluster loses its master and gets another; needs root
+	@$(BIN)/bbr demo --cluster $(DEMO)
 
-quick: $(VENV)/ready testbed  ## the tests that are not slow
-	@$(PYTEST) -m "not full and not slow"
+test: lint testbed testbed-lab  ## everything: lint, types, layers, tests
+	@$(PYTEST) -m "not full and not truelab"
+
+quick: $(VENV)/ready testbed testbed-lab  ## the tests that are not slow
+	@$(PYTEST) -m "not full and not truelab and not slow"
+
+test-lab: $(VENV)/ready testbed testbed-lab  ## restores of clusters with real containers, 20,000 objects each
+	@$(PYTEST) -m truelab --durations=0 tests/restore/truelab $(LAB)
 
 flips: $(VENV)/ready testbed  ## every bit of a small repository flipped
 	@$(PYTEST) -m full tests/test_flips.py
@@ -41,7 +49,7 @@ lint: $(VENV)/ready  ## ruff, mypy --strict, import-linter
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-bench: $(VENV)/ready testbed  ## speed and memory against the stock tools
+bench: $(VENV)/ready testbed  ## speed and memory against the stock tools; BENCH="--only rebuild": of a cluster, needs root
 	@$(BIN)/python -m bench $(BENCH)
 
 testbed: programs  ## build the real servers, once

@@ -15,6 +15,7 @@ from pathlib import Path
 from bench import cases, report
 from bench.cluster import ETCD_VERSION, Site, programs, site
 from bench.listing import listing
+from bench.rebuild import rebuild
 
 INCREMENTAL_PAIRS = 10
 """At least so many rounds of churn, each a pair of incremental backup and snapshot."""
@@ -31,7 +32,7 @@ def main() -> int:
     chosen = options.only or [*ON_ETCD, cases.HELP, cases.LIST]
     results: list[cases.Result] = []
     sizes: dict[str, int] = {}
-    if set(chosen) - {cases.LIST}:
+    if set(chosen) - {cases.LIST, cases.REBUILD}:
         with _loaded(options.objects, sizes) as here:
             if cases.FIRST in chosen:
                 results += cases.first_backup(here, options.pairs, told)
@@ -48,6 +49,8 @@ def main() -> int:
     if cases.LIST in chosen:
         with tempfile.TemporaryDirectory(prefix="bbr-bench-") as name:
             results += listing(Path(name), programs().bbr, options.backups, options.pairs, told)
+    if cases.REBUILD in chosen:
+        results += rebuild(options.rebuilt_objects, options.pairs, told)
     options.json.write_text(report.document(results, sizes, vars(options)))
     sys.stdout.write(report.table(results))
     told(f"all figures: {options.json}")
@@ -66,11 +69,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=5, help="runs of each side")
     parser.add_argument("--increments", type=int, default=24, help="increments in the restored chain")
     parser.add_argument("--backups", type=int, default=10_000, help="backups that are listed")
-    parser.add_argument("--only", choices=[*ON_ETCD, cases.HELP, cases.LIST], action="append")
+    parser.add_argument("--only", choices=[*ON_ETCD, cases.HELP, cases.LIST, cases.REBUILD], action="append")
+    parser.add_argument("--rebuilt-objects", type=int, default=20_000, help="objects of the cluster that is rebuilt")
     parser.add_argument("--big", action="store_true", help=f"also the memory that {BIG} times the objects take")
     parser.add_argument("--json", type=Path, default=Path("bench-results.json"), help="where all figures go")
     options = parser.parse_args()
-    if min(options.objects, options.pairs, options.increments, options.backups) < 1:
+    if min(options.objects, options.pairs, options.increments, options.backups, options.rebuilt_objects) < 1:
         parser.error("every number is at least 1")
     if options.big and options.only and not set(options.only) & set(ON_ETCD):
         parser.error(f"--big compares the memory of {', '.join(ON_ETCD)}: choose one of them too")

@@ -13,6 +13,7 @@ from bench.cluster import Site
 from bench.measure import Pairs, Run, interleave, run
 
 FIRST, INCREMENTAL, RESTORE, HELP, LIST, MEMORY = "first", "incremental", "restore", "help", "list", "memory"
+REBUILD = "rebuild"
 Told = Callable[[str], None]
 
 

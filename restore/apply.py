@@ -19,9 +19,9 @@ from restore.step import State, Step
 
 
 class Mirror(Protocol):
-    """Where else a journal's lines go: each machine of the run keeps its own."""
+    """Where else a journal goes: each machine of the run keeps a copy."""
 
-    def __call__(self, line: bytes) -> None: ...
+    def __call__(self, journal: bytes) -> None: ...
 
 
 def check_steps(plan: Plan, steps: Sequence[Step]) -> None:
@@ -45,23 +45,34 @@ def apply_steps(
             f"the restore {plan.run} was undone, or an undo of it has begun",
             hint="finish that: `bbr restore undo`; then make a new plan",
         )
+    if past.is_finished:
+        progress.warn(f"the restore {plan.run} is finished; nothing was done now")
+        return
     for number, (step, planned) in enumerate(zip(steps, plan.steps, strict=True), start=1):
         label = f"[{number}/{len(steps)}] {step.title}"
         if step.name in past.done and step.superseded_by in past.begun:
             continue
         progress.step(label)
         _do(step, planned, past=past, record=record, progress=progress)
-    if not past.is_finished:
-        record("finished", detail=f"{plan.target.name} is back")
+    record("finished", detail=f"{plan.target.name} is back")
 
 
 def undo_steps(
     plan: Plan, steps: Sequence[Step], *, journal: Journal, record: Callable[..., None], progress: Progress
 ) -> None:
-    """Take back every step that was begun, the last one first. Raises `NoWayBack` after the point of no return."""
+    """Take back every step that was begun, the last one first.
+
+    Raises `NoWayBack` after the point of no return, `StepBlocked` where nothing was ever begun.
+    """
     check_steps(plan, steps)
-    past = past_of(journal.read())
+    entries = journal.read()
+    past = past_of(entries)
     check_way_back(plan, past)
+    if not entries:
+        raise StepBlocked(
+            f"the restore {plan.run} was never begun: there is nothing to undo",
+            hint="`bbr restore status` lists those that were",
+        )
     record("undoing")
     for step in reversed(steps):
         if step.name not in past.begun or not step.undo_text:
@@ -84,9 +95,14 @@ def check_way_back(plan: Plan, past: Past) -> None:
         raise NoWayBack(
             f"the restore {plan.run} has passed its point of no return ({passed[0]}): clients may have seen the "
             "restored data, and what they wrote since would be lost",
-            hint="to finish it, run `bbr restore apply` again; to go back to what was there before, restore its safety "
-            "snapshot with a larger bump, as docs/runbooks says",
+            hint=_other_way(plan) if past.is_finished else f"first finish it: `bbr restore apply`; {_other_way(plan)}",
         )
+
+
+def _other_way(plan: Plan) -> str:
+    if not plan.choices.is_safety_wanted:
+        return "docs/runbooks says what else can be done"
+    return f"`bbr restore plan safety:{plan.run} --kind {plan.kind}` plans the way back to what was there before it"
 
 
 def _no_return(plan: Plan) -> int:
@@ -114,13 +130,12 @@ def _do(step: Step, planned: PlannedStep, *, past: Past, record: Callable[..., N
     record("done", step.name, seconds=time.monotonic() - began)
 
 
-def write_to(journal: Journal, mirror: Callable[[bytes], None] | None = None) -> Callable[..., None]:
-    """What writes an event to the journal, and then to the machines' own."""
-    from restore.journal import to_line
+def write_to(journal: Journal, mirror: Mirror | None = None) -> Callable[..., None]:
+    """What writes an event to the journal, and then copies that to the machines."""
 
     def record(event: Event, step: str = "", detail: str = "", *, seconds: float = 0.0) -> None:
-        entry = journal.write(event, step, detail, seconds=seconds)
+        journal.write(event, step, detail, seconds=seconds)
         if mirror is not None and event in ("begun", "done", "found", "undone", "undoing", "finished"):
-            mirror(to_line(entry))
+            mirror(journal.body())
 
     return record

@@ -10,6 +10,7 @@ from restore.steps.ground import ClaimMachines, FenceOldMasters, HandOver, Rehea
 from restore.steps.growth import AddLearners, JoinMembers, PromoteLearners, RemoveLostMembers, RemoveLostNodes
 from restore.steps.members import DisarmAlarms, MakeMembers, SaveWhatIsThere, StartEtcd
 from restore.steps.programs import StopControlPlane, StopEtcd
+from restore.steps.readkeys import MergeKeys
 from restore.steps.recovery import StartRecovery, StopRecovery
 from restore.steps.service import (
     ClearUpload,
@@ -44,6 +45,7 @@ def _in_place(site: Site) -> list[Step]:
         MakeMembers(site),
         StartEtcd(site),
         DisarmAlarms(site),
+        MergeKeys(site),
         *_look_inside(site),
         StartApiServers(site),
         NodesReport(site),
@@ -85,6 +87,7 @@ def _repair(site: Site) -> list[Step]:
         JoinMembers(site),
         PromoteLearners(site),
         StartApiServers(site),
+        PointEndpoint(site),
         NodesReport(site),
         StartControllers(site),
         RemoveLostNodes(site),

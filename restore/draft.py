@@ -1,77 +1,36 @@
 """Making a plan: out of a backup, what was seen on the machines, and what the person decided. Pure.
 
-Nothing here is done to any machine. What cannot be decided is refused, with everything that stands in the way at once.
+Nothing here is done to any machine. What `restore.obstacles` passes, `draft` decides.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from urllib.parse import urlsplit
 
-from bbr.errors import PreconditionFailed, UsageError
-from bbr.repository.catalog import Backup
+from bbr.errors import UsageError
 from restore.etcd import DEFAULT_BUMP
-from restore.iaas.iaas import Known
-from restore.oldcluster import OldCluster, OldHost
-from restore.plan import SCHEMA, Choices, EtcdSource, Kind, OldMaster, Plan, PlannedHost, Source, Target
-from restore.survey import Survey
+from restore.facts import Facts, Request
+from restore.losses import losses
+from restore.oldcluster import KUBEADM, OldHost
+from restore.plan import SCHEMA, Choices, EtcdSource, OldMaster, Plan, PlannedHost, Source, Target
 
 PEER_PORT, CLIENT_PORT = 2380, 2379
-ETCD_CA_FILE = "/etc/kubernetes/pki/etcd/ca.crt"
+MIXED = "mixed"
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
-    """What still answers of the cluster that is to be replaced. ``revision`` is 0 where no etcd does."""
+class _Gone:
+    """A master of the old cluster whose machine is not in the plan."""
 
-    revision: int = 0
-    members: tuple[str, ...] = ()
-    is_api_answering: bool = False
-    counts: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What the person decided. Names are the inventory's. ``to`` may be empty: then the inventory decides."""
-
-    run: str
-    kind: Kind
-    target: str
-    to: tuple[str, ...]
-    lost: tuple[str, ...]
-    attested: frozenset[str]
-    new_endpoint: str
-    is_stale_removed: bool
-    is_webhook_quarantined: bool
-    is_rehearsed: bool
-    is_backed_up: bool
-    layout: str = "kubeadm"
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What a plan is made of. ``surveys`` are of the machines that could be reached, ``unreachable`` says why not.
-
-    ``highest_revision`` is the highest that any backup of this cluster, or its living etcd, has shown.
-    """
-
-    repository: str
-    inventory: str
-    inventory_sha256: str
-    backup: Backup
-    etcd: str
-    old: OldCluster | None
-    known: Mapping[str, Known]
-    surveys: Mapping[str, Survey]
-    unreachable: Mapping[str, str]
-    can_fence: bool
-    highest_revision: int
-    live: Live
-    inventory_counts: Mapping[str, int]
-    now: datetime
+    name: str
+    node_name: str
+    address: str
+    peer_url: str
 
 
 def new_run_name(target: str, now: datetime) -> str:
@@ -82,8 +41,13 @@ def new_run_name(target: str, now: datetime) -> str:
 
 def choose_hosts(request: Request, facts: Facts) -> tuple[str, ...]:
     """The machines that get a member, in the inventory's order. Raises `UsageError`."""
-    strangers = [name for name in (*request.to, *request.lost) if name not in facts.known]
-    if strangers and (request.to or request.kind != "repair"):
+    # A lost one may be in no inventory any more: that the backup or the living etcd knows it is enough.
+    heard_of = {one.name for one in facts.live.members}
+    for old in facts.old.hosts.values() if facts.old is not None else ():
+        heard_of |= {old.name, old.node_name}
+    strangers = [name for name in request.to if name not in facts.known]
+    strangers += [name for name in request.lost if name not in facts.known and name not in heard_of]
+    if strangers:
         raise UsageError(
             f"the inventory has no machine {', '.join(strangers)}", hint=f"it has: {', '.join(facts.known) or 'none'}"
         )
@@ -102,20 +66,20 @@ def _is_meant(name: str, request: Request, facts: Facts) -> bool:
     if name in request.lost or one.role == "worker":
         return False
     has_etcd = name in facts.surveys and facts.surveys[name].etcd is not None
-    if request.kind in ("in-place", "etcd-only"):
-        return has_etcd or (one.role == "master" and name in facts.unreachable)
     was_there = facts.old is not None and one.node_name in {host.node_name for host in facts.old.hosts.values()}
-    return not has_etcd and not was_there
+    if request.kind in ("in-place", "etcd-only"):
+        return has_etcd or ((was_there or one.role in ("master", "etcd")) and name in facts.unreachable)
+    # A kubelet that runs where nobody said "master" may be a worker's, with pods on it: only by name (--to).
+    is_taken = one.role != "master" and name in facts.surveys and "kubelet" in facts.surveys[name].running
+    return not has_etcd and not was_there and not is_taken
 
 
 def draft(request: Request, facts: Facts) -> Plan:
-    """A plan without its steps. Raises `PreconditionFailed` for what is open: machines that answer nothing, say."""
+    """A plan without its steps; `obstacles` and `out_of_reach` have found nothing."""
     targets = choose_hosts(request, facts)
-    missing = [f"{name}: {facts.unreachable[name]}" for name in targets if name in facts.unreachable]
-    if missing:
-        raise PreconditionFailed("; ".join(missing), hint="repair the way to it, or leave it out: --to, --lost")
-    hosts = _hosts(request, facts, targets)
-    old_masters = _old_masters(request, facts, hosts)
+    hosts = planned_hosts(request, facts, targets)
+    old_masters, _ = old_masters_of(request, facts, hosts)
+    layouts = sorted({host.layout for host in hosts})
     source = _source(facts)
     run = request.run
     bump = max(facts.highest_revision - source.etcd.revision, 0) + DEFAULT_BUMP
@@ -138,14 +102,14 @@ def draft(request: Request, facts: Facts) -> Plan:
         choices=Choices(
             bump=bump,
             token=f"bbr-{run}",
-            layout=request.layout,
+            layout=layouts[0] if len(layouts) == 1 else MIXED,
             is_stale_removed=request.is_stale_removed,
             is_webhook_quarantined=request.is_webhook_quarantined,
             is_safety_wanted=request.kind in ("in-place", "etcd-only"),
             is_rehearsed=request.is_rehearsed,
             is_backed_up=request.is_backed_up,
         ),
-        loses=tuple(_loses(request, facts, source)),
+        loses=tuple(losses(request, facts, source)),
         warnings=(),
         diffs=(),
         steps=(),
@@ -153,9 +117,11 @@ def draft(request: Request, facts: Facts) -> Plan:
     )
 
 
-def _hosts(request: Request, facts: Facts, targets: Sequence[str]) -> tuple[PlannedHost, ...]:
+def planned_hosts(request: Request, facts: Facts, targets: Sequence[str]) -> tuple[PlannedHost, ...]:
+    """Every machine of a plan, and what it is there."""
     if request.kind in ("in-place", "etcd-only"):
-        return tuple(_standing_host(name, facts) for name in targets)
+        standing = tuple(_standing_host(name, facts) for name in targets)
+        return (*standing, *_clients(standing, facts)) if request.kind == "etcd-only" else standing
     donors = _donors(facts, request)
     members = tuple(_new_host(name, donors[number % len(donors)], facts) for number, name in enumerate(targets))
     if request.kind == "fresh":
@@ -165,20 +131,24 @@ def _hosts(request: Request, facts: Facts, targets: Sequence[str]) -> tuple[Plan
         for name, one in facts.known.items()
         if name in facts.surveys and facts.surveys[name].etcd and name not in targets and name not in request.lost
     )
-    if not witnesses:
-        raise PreconditionFailed(
-            "no living master can be reached, and a repair works through one", hint="for a lost cluster: --kind fresh"
-        )
     return (*members, *witnesses)
+
+
+def _clients(members: Sequence[PlannedHost], facts: Facts) -> Iterator[PlannedHost]:
+    """The masters whose API servers keep their objects in these members, which run elsewhere."""
+    ours = {urlsplit(url).netloc for host in members for url in host.client_url.split(",") if url}
+    taken = {host.name for host in members}
+    for name, seen in facts.surveys.items():
+        api_server = seen.programs.get("kube-apiserver")
+        servers = api_server.flags.get("etcd-servers", "").split(",") if api_server else []
+        if name not in taken and ours & {urlsplit(url).netloc for url in servers if url}:
+            yield _standing_host(name, facts, role="client")
 
 
 def _donors(facts: Facts, request: Request) -> list[OldHost]:
     """The masters of the backup whose files are taken, the lost ones first in a repair."""
     if facts.old is None:
-        raise PreconditionFailed(
-            "the backup holds no control-plane files, which new machines need",
-            hint="choose one that does (`bbr show`), or restore etcd only",
-        )
+        raise RuntimeError("`obstacles` refuses new machines without a backup of files")
     hosts = list(facts.old.hosts.values())
     lost = [host for host in hosts if host.name in request.lost or host.node_name in request.lost]
     return lost if request.kind == "repair" and lost else hosts
@@ -201,9 +171,12 @@ def _standing_host(name: str, facts: Facts, *, role: str = "member") -> PlannedH
         data_dir=str(seen.data_dir),
         wal_dir=str(seen.wal_dir or ""),
         ca_file=str(ca_file or ""),
-        etcd_image=etcd.image if etcd else "",
+        etcd_image=etcd.image if etcd and seen.layout == KUBEADM else "",
         takes_after="",
         facts_sha256=seen.fingerprint,
+        cert_file=str((etcd.file("cert-file") if etcd else None) or ""),
+        key_file=str((etcd.file("key-file") if etcd else None) or ""),
+        layout=seen.layout or KUBEADM,
     )
 
 
@@ -229,42 +202,83 @@ def _new_host(name: str, donor: OldHost, facts: Facts) -> PlannedHost:
     )
 
 
-def _old_masters(request: Request, facts: Facts, hosts: Sequence[PlannedHost]) -> tuple[OldMaster, ...]:
-    """Every master of the backup that has no place in the plan: fenced, attested, or the plan is not made."""
-    if facts.old is None:
-        return ()
-    staying = {host.node_name for host in hosts} | {host.name for host in hosts}
+def old_masters_of(
+    request: Request, facts: Facts, hosts: Sequence[PlannedHost]
+) -> tuple[tuple[OldMaster, ...], tuple[str, ...]]:
+    """Every old master that has no place in the plan, and what is open: those that are neither fenced nor attested."""
+    found, unproven, renewed = [], [], []
     by_node = {one.node_name: name for name, one in facts.known.items()}
-    found, open_ones = [], []
-    for old in facts.old.hosts.values():
-        if old.node_name in staying or old.name in staying:
-            continue
+    for old in _gone(request, facts, hosts):
         name = by_node.get(old.node_name, old.name)
         called = {name, old.name, old.node_name}
-        if request.kind == "repair" and not called & set(request.lost):
-            continue
-        if called & request.attested:
+        same = next((host for host in hosts if {host.name, host.node_name} & called), None)
+        if same is not None and same.node_address == old.address:
+            fate = "replaced"
+        elif called & request.attested:
             fate = "attested"
+        elif same is not None:
+            renewed.append(name)
+            continue
         elif facts.can_fence and name in facts.known:
             fate = "fence"
         else:
-            open_ones.append(name)
+            unproven.append(name)
             continue
         found.append(OldMaster(name, old.node_name, old.address, old.peer_url, fate))
-    if open_ones:
-        raise PreconditionFailed(
-            f"old masters that may come back with old data: {', '.join(open_ones)}",
-            hint="switch each of them off and say so: "
-            + " ".join(f"--attest {name}" for name in open_ones)
-            + "; or use an inventory whose adapter can fence",
+    return tuple(found), tuple(_unfenced(unproven, renewed))
+
+
+def _unfenced(unproven: Sequence[str], renewed: Sequence[str]) -> Iterator[str]:
+    if unproven:
+        yield (
+            f"old masters that may come back with old data: {', '.join(unproven)}; switch each of them off and say so: "
+            + " ".join(f"--attest {name}" for name in unproven)
+            + "; or use an inventory whose adapter can fence"
         )
-    return tuple(found)
+    if renewed:
+        yield (
+            f"{', '.join(renewed)} comes back under its own name at another address, so the old machine cannot be "
+            "fenced by that name; switch it off and say so: " + " ".join(f"--attest {name}" for name in renewed)
+        )
+
+
+def _gone(request: Request, facts: Facts, hosts: Sequence[PlannedHost]) -> Iterator[_Gone]:
+    """The masters that had a place in the old cluster, and whose old machine has none in the plan."""
+    standing = {name for host in hosts if not host.takes_after for name in (host.name, host.node_name)}
+    new = {host.node_name: host.node_address for host in hosts if host.takes_after}
+    by_node = {one.node_name: name for name, one in facts.known.items()}
+    seen: set[str] = set()
+    for old in facts.old.hosts.values() if facts.old is not None else ():
+        called = {old.name, old.node_name, by_node.get(old.node_name, old.name)}
+        seen |= called
+        is_lost = bool(called & set(request.lost))
+        if called & standing or (request.kind == "repair" and not is_lost):
+            continue
+        if request.kind != "repair" and new.get(old.node_name) == old.address:
+            continue  # its machine is one of the new ones, and was looked at: it serves nothing
+        yield _Gone(old.name, old.node_name, old.address, _living_url(old, facts))
+    for member in facts.live.members:
+        # One that joined since the backup: only the living etcd knows of it.
+        if member.name in request.lost and member.name not in seen:
+            address = urlsplit(member.peer_urls[0]).hostname if member.peer_urls else ""
+            yield _Gone(member.name, member.name, address or "", ",".join(member.peer_urls))
+    for name, one in facts.surveys.items():
+        is_of_it = facts.old is not None and one.ca_sha256 == facts.old.ca_sha256 and "etcd" in one.running
+        if request.kind == "fresh" and is_of_it and not {name, facts.known[name].node_name} & (seen | set(new)):
+            url = one.etcd.flags.get("initial-advertise-peer-urls", "") if one.etcd else ""
+            yield _Gone(name, facts.known[name].node_name, facts.known[name].node_address, url)
+
+
+def _living_url(old: OldHost, facts: Facts) -> str:
+    """Where its member is by now, as the living etcd has it; else as the backup has it."""
+    member = next((one for one in facts.live.members if one.name == old.member_name), None)
+    return ",".join(member.peer_urls) if member is not None else old.peer_url
 
 
 def _source(facts: Facts) -> Source:
     manifest = facts.backup.manifest
     entry = manifest.etcd(facts.etcd)
-    return Source(
+    source = Source(
         repository=facts.repository,
         repository_id=manifest.repository_id,
         cluster=manifest.cluster,
@@ -280,28 +294,10 @@ def _source(facts: Facts) -> Source:
             entry.snapshot_bytes,
         ),
     )
-
-
-def _loses(request: Request, facts: Facts, source: Source) -> list[str]:
-    if request.kind == "repair":
-        return ["nothing: the living members have all data; the lost one gets a copy of theirs"]
-    age_s = max((facts.now - source.taken_at).total_seconds(), 0)
-    hours, minutes = int(age_s // 3600), int(age_s % 3600 // 60)
-    since = f"{hours} h {minutes} min" if hours else f"{minutes} min"
-    losses = [f"everything written since {source.taken_at:%Y-%m-%d %H:%M:%SZ}, {since} ago"]
-    if facts.live.revision > source.etcd.revision:
-        losses.append(
-            f"that is {facts.live.revision - source.etcd.revision:,} revisions of the etcd that still answers"
-        )
-    for prefix in sorted({*facts.live.counts, *facts.inventory_counts}):
-        before, now = facts.inventory_counts.get(prefix, 0), facts.live.counts.get(prefix, 0)
-        if facts.live.counts and before != now:
-            losses.append(f"{prefix}: {now:,} now, {before:,} in the backup")
-    losses.append(
-        "Nodes, pod networks, service addresses and volumes handed out since are unknown afterwards: what exists "
-        "outside (disks, load balancers) stays, and nobody in the cluster knows of it"
-    )
-    return losses
+    safety = facts.safety
+    if safety is None:
+        return source
+    return replace(source, taken_at=safety.taken_at, etcd=safety.etcd, safety_run=safety.plan.run)
 
 
 def _expect(request: Request, source: Source, bump: int, hosts: Sequence[PlannedHost]) -> list[str]:
@@ -313,4 +309,8 @@ def _expect(request: Request, source: Source, bump: int, hosts: Sequence[Planned
         f"every member at revision {source.etcd.revision + bump:,} with the HashKV that was computed from the archive",
         "clients that watched are told to list anew (410), once",
         f"about {seconds:,.0f} s until the API server is ready",
+        (
+            "bootstrap tokens and uploaded certificates of the backup's time have expired: before more nodes join, "
+            "`kubeadm token create --print-join-command`, and `kubeadm init phase upload-certs --upload-certs` for masters"
+        ),
     ]

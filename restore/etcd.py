@@ -30,6 +30,9 @@ DEFAULT_BUMP = 1_000_000_000
 FIRST_REFUSED_REVISION = 2**62
 """etcd counts revisions up to 2^63-1 and does not look; from here on none is handed out, so that half is left."""
 
+BUMP_KEY = b""
+"""The etcd key of the record that `etcdutl` puts under a bumped revision: no client can have one of this name."""
+
 WAL_BYTES = 64 * 1024 * 1024
 """What `etcdutl snapshot restore` allocates for the write-ahead log, in bytes."""
 
@@ -117,9 +120,9 @@ def bumped_hash_kv(snapshot: Snapshot, bumped_revision: int) -> int:
 
     Source: etcdutl's ``modifyLatestRevision`` puts an empty value under the bumped revision and schedules a compaction
     at it; a record at or below the compact revision counts only when it is its key's live version. To etcd the empty
-    record is a key that lives.
+    record is a key that lives, whose name is empty; the one of an earlier restore is its older version.
     """
-    live = hash_kv(snapshot.reader, snapshot.revision, snapshot.revision, others_live=True)
+    live = hash_kv(snapshot.reader, snapshot.revision, snapshot.revision, put_above=(BUMP_KEY,))
     return int(extend(live, RevisionKey(bumped_revision, 0, tombstone=False).encode()))
 
 

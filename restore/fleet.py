@@ -18,8 +18,8 @@ from restore.guard import RUNS, GuardedMachine, leave, take
 from restore.iaas.iaas import Iaas, machine_of
 from restore.journal import JOURNAL_NAME
 
-_APPEND = 'umask 077; cat >> "$1" && sync -- "$1"'
-"""journal: a line on standard input is added to it."""
+_COPY = 'set -eu; umask 077; cat > "$1.new"; sync -- "$1.new"; mv -T -f -- "$1.new" "$1"; sync -- "${1%/*}/"'
+"""journal: what is on standard input takes its place."""
 
 
 class Fleet(Mapping[str, GuardedMachine]):
@@ -58,11 +58,14 @@ class Fleet(Mapping[str, GuardedMachine]):
         with self._locks[name]:
             return self._machine(name)
 
-    def mirror(self, line: bytes) -> None:
-        """Add a line to the journal of every machine that was taken. Raises what the machine raises."""
+    def mirror(self, journal: bytes) -> None:
+        """Copy the journal to every machine that was taken, all of it: one that was taken late lacks nothing.
+
+        Raises what the machine raises.
+        """
         for machine in list(self._opened.values()):
             path = RUNS / self._run / JOURNAL_NAME
-            machine.run(["sh", "-c", _APPEND, "bbr", str(path)], stdin=line)
+            machine.run(["sh", "-c", _COPY, "bbr", str(path)], stdin=journal)
 
     def leave(self, warn: Callable[[str], None]) -> None:
         """Free every machine for other plans; one that cannot be reached is told to ``warn``."""

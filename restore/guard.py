@@ -15,7 +15,7 @@ from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Protocol
 
-from bbr.errors import CommandFailed, HeldByAnotherRun, PreconditionFailed
+from bbr.errors import CommandFailed, FileMissing, HeldByAnotherRun, PreconditionFailed
 from bbr.machines import scripts
 from bbr.machines.forward import Forwards
 from bbr.machines.machine import RUN_TIME, TRANSFER_TIME, Digest, Machine, Output, Stat
@@ -71,6 +71,7 @@ sync -- "${1%/*}/"
 """holder, run, seconds: the machine is free for other plans."""
 
 _HOLDER = HOME / "restore.holder"
+_HOLDER_BYTES = 4096
 
 
 class Reachable(Machine, Forwards, Protocol):
@@ -158,15 +159,29 @@ def take(machine: Reachable, run: str, token: str) -> GuardedMachine:
     if output.exit_code == _BUSY:
         raise HeldByAnotherRun(f"{machine.name}: a command of another restore still runs there after {WAIT_TIME}")
     if output.exit_code == _FOREIGN:
-        other = output.stdout.decode(errors="replace").strip()[:100]
-        raise HeldByAnotherRun(
-            f"{machine.name} is held by the restore {other}",
-            hint="finish it, `bbr restore undo` it, or give the machine free: `bbr restore clean` with its plan",
-        )
+        raise _held(machine, output.stdout.decode(errors="replace"))
     return GuardedMachine(machine, run, token)
+
+
+def check_free(machine: Machine, run: str) -> None:
+    """Raises `HeldByAnotherRun` when another run holds the machine. Changes nothing, and holds nothing."""
+    try:
+        body = b"".join(machine.get(_HOLDER, limit_bytes=_HOLDER_BYTES))
+    except FileMissing:
+        return
+    holder = body.decode(errors="replace").split()
+    if holder and holder[0] != run:
+        raise _held(machine, holder[0])
 
 
 def leave(machine: Machine, run: str) -> None:
     """Free a machine for other plans. What the run left on it stays. Harmless when another run holds it."""
     words = ["sh", "-c", _LEAVE, "bbr", str(_HOLDER), run, str(int(WAIT_TIME.total_seconds()))]
     machine.run(words, timeout=RUN_TIME + WAIT_TIME)
+
+
+def _held(machine: Machine, other: str) -> HeldByAnotherRun:
+    return HeldByAnotherRun(
+        f"{machine.name} is held by the restore {''.join(filter(str.isprintable, other.strip()))[:100]}",
+        hint="finish it, `bbr restore undo` it, or give the machine free: `bbr restore clean` with its plan",
+    )

@@ -18,6 +18,7 @@ _WORDS = {
     "finished": "finished",
     "cleaned": "cleaned",
     "warned": "warning",
+    "noted": "seen",
 }
 
 

@@ -7,7 +7,9 @@ at the machines again. A line that was cut by a crash is the last one, and is dr
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,8 +20,12 @@ from bbr.durable import sync_folder
 from bbr.errors import PlanInvalid
 
 JOURNAL_NAME = "journal.jsonl"
+DETAIL_LENGTH = 4000
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
-Event = Literal["apply", "begun", "found", "done", "failed", "undoing", "undone", "finished", "cleaned", "warned"]
+Event = Literal[
+    "apply", "begun", "found", "done", "failed", "undoing", "undone", "finished", "cleaned", "warned", "noted"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,43 +47,55 @@ class Journal:
 
     def read(self) -> tuple[Entry, ...]:
         """All entries. Raises `PlanInvalid` for a line in the middle that is none."""
-        if not self._path.exists():
-            return ()
-        lines = self._path.read_bytes().split(b"\n")
-        entries = []
-        for number, line in enumerate(lines, start=1):
-            if not line:
-                continue
-            try:
-                entries.append(_from_line(line))
-            except (ValueError, KeyError, TypeError) as err:
-                if number == len(lines):
-                    break
-                raise PlanInvalid(
-                    f"{self._path}, line {number}: not a journal's", hint="somebody changed it; look at the machines"
-                ) from err
-        return tuple(entries)
+        return parse(self.body(), what=str(self._path))
+
+    def body(self) -> bytes:
+        """The file, for a copy; empty while there is none."""
+        return self._path.read_bytes() if self._path.exists() else b""
 
     def write(self, event: Event, step: str = "", detail: str = "", *, seconds: float = 0.0) -> Entry:
         """Add an entry. A line that a crash cut is ended first, so that it stays one broken line."""
-        entry = Entry(datetime.now(UTC), event, step, detail, seconds)
+        entry = Entry(datetime.now(UTC), event, step, _plain(detail[:DETAIL_LENGTH]), seconds)
+        self.add((entry,))
+        return entry
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Add entries that were written elsewhere, or now. Durable on return."""
+        lines = b"".join(map(to_line, entries))
         is_new = not self._path.exists()
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             self._drop_cut_line(descriptor)
-            os.write(descriptor, to_line(entry))
+            os.write(descriptor, lines)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
         if is_new:
             sync_folder(self._path.parent)
-        return entry
 
     def _drop_cut_line(self, descriptor: int) -> None:
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             body = os.pread(descriptor, size, 0)
             os.ftruncate(descriptor, body.rfind(b"\n") + 1)
+
+
+def parse(body: bytes, *, what: str) -> tuple[Entry, ...]:
+    """The entries of a journal's file. A cut last line is dropped. Raises `PlanInvalid` for one that is none."""
+    lines = body.split(b"\n")
+    entries = []
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            entries.append(_from_line(line))
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as err:
+            if number == len(lines):
+                break
+            raise PlanInvalid(
+                f"{what}, line {number}: not a journal's", hint="somebody changed it; look at the machines"
+            ) from err
+    return tuple(entries)
 
 
 def to_line(entry: Entry) -> bytes:
@@ -94,8 +112,16 @@ def to_line(entry: Entry) -> bytes:
 
 def _from_line(line: bytes) -> Entry:
     body = json.loads(line)
-    moment = datetime.fromisoformat(body["time"])
-    return Entry(moment, str(body["event"]), str(body["step"]), str(body["detail"]), float(body["seconds"]))
+    moment, seconds = datetime.fromisoformat(body["time"]).astimezone(UTC), float(body["seconds"])
+    if not math.isfinite(seconds):
+        raise ValueError("not a number of seconds")
+    event, step, detail = (_plain(str(body[key])) for key in ("event", "step", "detail"))
+    return Entry(moment, event, step, detail, seconds)
+
+
+def _plain(text: str) -> str:
+    """Without what would move a terminal's cursor, or cannot be written: a journal is printed."""
+    return _CONTROLS.sub("?", text)
 
 
 @dataclass(frozen=True, slots=True)

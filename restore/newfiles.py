@@ -2,50 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from bbr.errors import ExternalAuthority
+from bbr.layouts.authority import KeyMaker, key_like, throwaway_key
 from bbr.layouts.newmaster import NewMaster, make_master
 from bbr.layouts.reissue import Csr
 from bbr.layouts.renaming import MasterName
+from bbr.layouts.signed import Signed
 from bbr.repository.hostfiles import HostFile
 from restore.oldcluster import OldCluster, OldHost
 from restore.plan import Plan, PlannedHost
 
+Given = Mapping[str, Signed]
+"""What authorities outside have signed, by machine."""
 
-def new_files(plan: Plan, old: OldCluster, host: PlannedHost) -> tuple[HostFile, ...]:
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a plan shows of new masters' files. ``requests``: what an authority outside must sign first, by the machine
+    that it is for. ``diffs``: unified diffs, certificates in a line each, and notes."""
+
+    requests: tuple[tuple[str, Csr], ...]
+    diffs: tuple[str, ...]
+
+
+def new_files(plan: Plan, old: OldCluster, host: PlannedHost, given: Given) -> tuple[HostFile, ...]:
     """All files of one new master, secrets among them. Raises `ExternalAuthority` when certificates must be asked for.
 
     Keys and serial numbers are new at each call; a resume therefore keeps what was put.
     """
-    made = _made(plan, old, host)
+    made = _made(plan, old, host, given)
     if made.requests:
         names = ", ".join(str(request.path) for request in made.requests)
         raise ExternalAuthority(f"{host.name}: your own authority must sign {names} first")
     return made.files
 
 
-def requests_of(plan: Plan, old: OldCluster | None) -> Iterator[tuple[str, Csr]]:
+def requests_of(plan: Plan, old: OldCluster | None, given: Given) -> tuple[tuple[str, Csr], ...]:
     """What an authority outside must sign before the plan can be applied, by the machine that it is for."""
-    for host in _new_hosts(plan, old):
-        if old is not None:
-            yield from ((host.name, request) for request in _made(plan, old, host).requests)
+    return outlook(plan, old, given).requests
 
 
-def diffs_of(plan: Plan, old: OldCluster | None) -> Iterator[str]:
-    """What is changed in the files of each new master: unified diffs, certificates in a line each, and notes."""
-    for host in _new_hosts(plan, old):
-        if old is not None:
-            made = _made(plan, old, host)
-            yield from (f"{host.name}: {text}" for text in (*made.diffs, *made.notes))
+def outlook(plan: Plan, old: OldCluster | None, given: Given) -> Outlook:
+    """What will be made for every new master, without making its keys: they take a second each, and are not shown."""
+    made = [
+        (host.name, _made(plan, old, host, given, new_key=throwaway_key))
+        for host in _new_hosts(plan, old)
+        if old is not None
+    ]
+    return Outlook(
+        tuple((name, request) for name, one in made for request in one.requests),
+        tuple(f"{name}: {text}" for name, one in made for text in (*one.diffs, *one.notes)),
+    )
 
 
 def _new_hosts(plan: Plan, old: OldCluster | None) -> list[PlannedHost]:
     return [host for host in plan.members if host.takes_after] if old is not None else []
 
 
-def _made(plan: Plan, old: OldCluster, host: PlannedHost) -> NewMaster:
+def _made(plan: Plan, old: OldCluster, host: PlannedHost, given: Given, *, new_key: KeyMaker = key_like) -> NewMaster:
     donor = old.hosts[host.takes_after]
     return make_master(
         tuple(donor.files.values()),
@@ -55,6 +73,8 @@ def _made(plan: Plan, old: OldCluster, host: PlannedHost) -> NewMaster:
         etcd_cluster=[(one.member_name, one.peer_url) for one in plan.hosts],
         endpoint=plan.target.new_endpoint or None,
         now=datetime.now(UTC),
+        signed=given.get(host.name),
+        new_key=new_key,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,19 +12,26 @@ from urllib.parse import urlsplit
 import yaml
 
 from bbr.errors import PreconditionFailed
+from bbr.layouts.hosttree import HostTree
+from bbr.layouts.layout import STOP_ORDER
 from bbr.layouts.masterfiles import MANIFESTS
 from bbr.layouts.pki import PKI, PkiReport, check_pki
 from bbr.layouts.staticpod import StaticPod, parse_pod
 from bbr.objects.encryption import why_sealed
 from bbr.repository.hostfiles import HostFile, HostFiles
-from restore.survey import fingerprint_of
+from restore.readkeys import API_SERVER, Keys, read_keys
+from restore.survey import fingerprint_of, version_of_image
 
-_TAG = re.compile(r":v?([0-9]+(?:\.[0-9]+){1,2})[^/:]*$")
+KUBEADM, SYSTEMD = "kubeadm", "systemd"
+_CA = PKI / "ca.crt"
 
 
 @dataclass(frozen=True, slots=True)
 class OldHost:
-    """A master in the backup. ``name`` is what the backup calls it; files are by path, secrets among them."""
+    """A master in the backup. ``name`` is what the backup calls it; files are by path, secrets among them.
+
+    ``layout`` is how its programs were run.
+    """
 
     name: str
     node_name: str
@@ -37,6 +43,7 @@ class OldHost:
     wal_dir: str
     etcd_ca_file: str
     endpoint: str
+    layout: str
     programs: Mapping[str, StaticPod]
     files: Mapping[PurePosixPath, HostFile] = field(repr=False)
 
@@ -65,6 +72,18 @@ class OldCluster:
         bodies = {name: {path: file.body for path, file in host.files.items()} for name, host in self.hosts.items()}
         return check_pki(bodies, now=now)
 
+    @property
+    def keys(self) -> Keys | None:
+        """What its API servers read with, by the first that is a static pod; None where none is."""
+        for name, host in self.hosts.items():
+            tree = HostTree(host.files.values())
+            for path, file in host.files.items() if host.layout == KUBEADM else ():
+                if path.parent == MANIFESTS and not path.name.startswith(".") and not file.link:
+                    text, what = file.body.decode(errors="replace"), f"the backup's {path} of {name}"
+                    if parse_pod(text, path.stem, what=what).program == API_SERVER:
+                        return read_keys(path, text, tree.body, what=what)
+        return None
+
     def why_unreadable(self, key: bytes, value: bytes) -> str:
         """Why a stored value cannot be read with the backup's own encryption configuration; "" when it can."""
         for host in self.hosts.values():
@@ -81,22 +100,18 @@ def read_old_cluster(archive: HostFiles) -> OldCluster:
     hosts = {}
     for name, files in sorted(archive.hosts.items()):
         by_path = {file.path: file for file in files}
-        programs = _programs(name, by_path)
+        programs, layout = _programs(name, by_path), KUBEADM
+        if not programs:
+            # Units are not taken apart again: the index says what they run. It is only believed for a plan's words.
+            programs, layout = _told_programs(archive.index, name), SYSTEMD
         if programs:
-            hosts[name] = _old_host(name, by_path, programs)
+            hosts[name] = _old_host(name, by_path, programs, layout)
     if not hosts:
         raise PreconditionFailed(
             "the backup holds no control-plane files", hint="it can give back etcd only: `bbr restore etcd`"
         )
-    first = next(iter(hosts.values()))
-    authority = first.files.get(PKI / "ca.crt")
+    authority = next((host.files[_CA] for host in hosts.values() if _CA in host.files), None)
     return OldCluster(hosts, fingerprint_of(authority.body) if authority else "")
-
-
-def version_of_image(image: str) -> str:
-    """``registry/etcd:3.6.16-0`` is "3.6.16"."""
-    match = _TAG.search(image)
-    return match[1] if match else ""
 
 
 def same_minor(one: str, other: str) -> bool:
@@ -113,7 +128,22 @@ def _programs(host: str, files: Mapping[PurePosixPath, HostFile]) -> dict[str, S
     return programs
 
 
-def _old_host(name: str, files: Mapping[PurePosixPath, HostFile], programs: Mapping[str, StaticPod]) -> OldHost:
+def _told_programs(index: Mapping[str, Any], host: str) -> dict[str, StaticPod]:
+    """What an archive's index says of a host whose programs are no static pods. Nothing where it says nonsense."""
+    programs = {}
+    try:
+        for program, about in index["hosts"][host]["programs"].items():
+            if program in STOP_ORDER:
+                flags = {str(flag): str(value) for flag, value in about["flags"].items()}
+                programs[program] = StaticPod(program, str(about["image"]), flags, ())
+    except (KeyError, TypeError, AttributeError):
+        return {}
+    return programs
+
+
+def _old_host(
+    name: str, files: Mapping[PurePosixPath, HostFile], programs: Mapping[str, StaticPod], layout: str
+) -> OldHost:
     etcd, api_server = programs.get("etcd"), programs.get("kube-apiserver")
     flags = etcd.flags if etcd else {}
     peer_url = flags.get("initial-advertise-peer-urls", "")
@@ -129,6 +159,7 @@ def _old_host(name: str, files: Mapping[PurePosixPath, HostFile], programs: Mapp
         wal_dir=str((etcd.file("wal-dir") if etcd else None) or ""),
         etcd_ca_file=str((etcd.file("trusted-ca-file") if etcd else None) or ""),
         endpoint=_endpoint(files),
+        layout=layout,
         programs=programs,
         files=files,
     )

@@ -37,7 +37,10 @@ class EtcdSource:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The backup. ``manifest_sha256`` pins it: what is applied is what was planned."""
+    """The backup. ``manifest_sha256`` pins it: what is applied is what was planned.
+
+    ``safety_run``: etcd comes not from it, but from what this earlier restore saved; "" otherwise.
+    """
 
     repository: str
     repository_id: str
@@ -46,6 +49,7 @@ class Source:
     manifest_sha256: str
     taken_at: datetime
     etcd: EtcdSource
+    safety_run: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +66,13 @@ class Target:
 class PlannedHost:
     """A machine that gets, keeps or gives a member.
 
-    ``role``: "member" is restored (or joins, in a repair), "witness" is a living master that a repair works through.
+    ``role``: "member" is restored (or joins, in a repair), "witness" is a living master that a repair works through,
+    "client" has an API server of an etcd that lies elsewhere: stopped while that is restored, started afterwards.
     ``takes_after``: the host in the backup whose files it gets; "" where the files on its disk stay.
     ``etcd_image``: the image that its manifest names, in which etcd's own programs lie.
     ``ca_file``: what etcd's certificates are checked with, on the host; "" where it is reached without TLS.
+    ``cert_file`` and ``key_file``: etcd's own pair there, for where there is none that was made for clients.
+    ``layout``: how the host's programs are run.
     ``facts_sha256``: of what was seen there when the plan was made; another one at `apply` is drift.
     """
 
@@ -83,11 +90,17 @@ class PlannedHost:
     etcd_image: str
     takes_after: str
     facts_sha256: str
+    cert_file: str = ""
+    key_file: str = ""
+    layout: str = "kubeadm"
 
 
 @dataclass(frozen=True, slots=True)
 class OldMaster:
-    """A master of the old cluster that is not in the new one. ``fate``: "fence" by the adapter, or "attested" off."""
+    """A master of the old cluster that is not in the new one.
+
+    ``fate``: "fence" by the adapter, "attested" off, or "replaced": its machine was looked at and is used anew.
+    """
 
     name: str
     node_name: str
@@ -152,6 +165,11 @@ class Plan:
         return tuple(host for host in self.hosts if host.role == "witness")
 
     @property
+    def worked_on(self) -> tuple[PlannedHost, ...]:
+        """The hosts that the plan changes: members, and the clients of an etcd that lies elsewhere."""
+        return tuple(host for host in self.hosts if host.role != "witness")
+
+    @property
     def first(self) -> PlannedHost:
         """The host on which what is done once is done."""
         return self.hosts[0]
@@ -202,6 +220,7 @@ _SOURCE = Record(
         "manifest_sha256": _SHA256,
         "taken_at": time,
         "etcd": _ETCD,
+        "safety_run": text(200, empty=True),
     },
 )
 _TARGET = Record(
@@ -213,7 +232,7 @@ _HOST = Record(
     {
         "name": _NAME,
         "address": _LINE,
-        "role": document.matching("member|witness"),
+        "role": document.matching("member|witness|client"),
         "node_name": _NAME,
         "node_address": _NAME,
         "member_name": _FREE,
@@ -225,6 +244,9 @@ _HOST = Record(
         "etcd_image": _FREE,
         "takes_after": _FREE,
         "facts_sha256": _SHA256,
+        "cert_file": document.matching("/.*|"),
+        "key_file": document.matching("/.*|"),
+        "layout": document.matching("kubeadm|systemd"),
     },
 )
 _OLD = Record(
@@ -234,7 +256,7 @@ _OLD = Record(
         "node_name": _NAME,
         "address": _FREE,
         "peer_url": _FREE,
-        "fate": document.matching("fence|attested"),
+        "fate": document.matching("fence|attested|replaced"),
     },
 )
 _CHOICES = Record(
@@ -242,7 +264,7 @@ _CHOICES = Record(
     {
         "bump": _HUGE,
         "token": _NAME,
-        "layout": document.matching("kubeadm|systemd"),
+        "layout": document.matching("kubeadm|systemd|mixed"),
         "is_stale_removed": boolean,
         "is_webhook_quarantined": boolean,
         "is_safety_wanted": boolean,
@@ -288,7 +310,8 @@ def from_file(data: bytes, *, what: str) -> Plan:
         plan = document.decode(canonical, _PLAN, error=PlanInvalid, what=what)
         promised = body["sha256"]
     except (ValueError, KeyError, TypeError, RecursionError) as err:
-        raise PlanInvalid(f"{what} is not a plan: {err}", hint="`bbr restore plan` writes one") from err
+        why = f"it has no {err}" if isinstance(err, KeyError) else str(err)
+        raise PlanInvalid(f"{what} is not a plan: {why}", hint="`bbr restore plan` writes one") from err
     if plan.sha256 != promised:
         raise PlanInvalid(
             f"{what} was changed after it was written: its content has another hash",

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from bbr.layouts.pki import AUTHORITIES, PKI
-from restore.oldcluster import OldCluster, same_minor, version_of_image
+from restore.etcd import WAL_BYTES
+from restore.guard import HOME
+from restore.oldcluster import KUBEADM, OldCluster, same_minor
 from restore.plan import Kind
 from restore.survey import Survey
 
 ROOM_TIMES = 3
-ROOM_EXTRA_BYTES = 64 * 1024 * 1024
-"""Free space: the old data, the upload and the new data, and the write-ahead log that etcdutl allocates."""
+ROOM_EXTRA_BYTES = WAL_BYTES + 32 * 1024 * 1024
+"""Free space: the old data, the upload and the new data, the write-ahead log that etcdutl allocates, and some."""
 
 CLOCK_LIMIT = timedelta(seconds=60)
 """Certificates are issued five minutes back; tokens and leases do not bear more than this."""
@@ -62,16 +64,16 @@ def check(
 
 def _machine_problems(seen: Survey, snapshot_bytes: int) -> Iterator[str]:
     needed = ROOM_TIMES * snapshot_bytes + ROOM_EXTRA_BYTES
-    if min(seen.free_bytes, seen.data_free_bytes) < needed:
-        free = min(seen.free_bytes, seen.data_free_bytes)
-        yield f"{free / 1e6:,.0f} MB are free for {seen.data_dir}, {needed / 1e6:,.0f} MB are needed"
+    for folder, free in ((seen.data_dir, seen.data_free_bytes), (HOME, seen.free_bytes)):
+        if free < needed:
+            yield f"{free / 1e6:,.0f} MB are free for {folder}, {needed / 1e6:,.0f} MB are needed: make room there"
     if abs(seen.clock_s) > CLOCK_LIMIT.total_seconds():
         yield (
             f"its clock is {abs(seen.clock_s):,.0f} s {'ahead of' if seen.clock_s > 0 else 'behind'} this host's; "
             f"set the one that is wrong"
         )
     if not seen.is_root:
-        yield "commands do not run as root there"
+        yield "commands do not run as root there: set sudo: true for it in the inventory, or log in as root"
 
 
 def _new_machine_problems(seen: Survey, old: OldCluster | None) -> Iterator[str]:
@@ -87,9 +89,14 @@ def _new_machine_problems(seen: Survey, old: OldCluster | None) -> Iterator[str]
 
 def _standing_machine_problems(kind: Kind, seen: Survey, old: OldCluster | None, etcd_version: str) -> Iterator[str]:
     if seen.etcd is None:
-        yield "no etcd is set up there (no static pod); is it a master of this cluster? For a new machine: --kind fresh"
+        yield "no etcd is set up there; is it a master of this cluster? For a new machine: --kind fresh"
         return
-    there = version_of_image(seen.etcd.image)
+    if kind == "in-place" and seen.layout != KUBEADM:
+        yield (
+            "its programs are units, and a restore in place looks into the data through a static pod before anybody "
+            "else sees it: restore etcd alone, --kind etcd-only"
+        )
+    there = seen.versions.get("etcd", "")
     if not same_minor(there, etcd_version):
         yield f"its etcd is {there}, the backup was taken of {etcd_version}: install that minor version first"
     if old is None or kind == "etcd-only":
@@ -99,8 +106,7 @@ def _standing_machine_problems(kind: Kind, seen: Survey, old: OldCluster | None,
             f"its CA is {seen.ca_sha256[:16]}..., the backup's {old.ca_sha256[:16]}...: this is another cluster; "
             "for new machines: --kind fresh"
         )
-    api_server = seen.programs.get("kube-apiserver")
-    here = version_of_image(api_server.image) if api_server else ""
+    here = seen.versions.get("kube-apiserver", "")
     wanted = old.image_version("kube-apiserver")
     if not same_minor(here, wanted):
         yield (

@@ -195,7 +195,7 @@ def _candidates(
     else:
         seen.append(f"no live etcd on {data_dir} that has it")
     if upload is None:
-        seen.append("none on this host was named")
+        seen.append("none on this host (--bin-dir, PATH)")
     elif not upload.is_file():
         seen.append(f"this host has no {upload}")
     else:

@@ -43,9 +43,12 @@ class Reach:
         self._api: dict[str, tuple[bytes, bytes, bytes]] = {}
 
     @contextmanager
-    def etcd(self, machine: Reachable, ca_file: str) -> Iterator[EtcdClient]:
-        """The etcd of a master. ``ca_file`` is the CA of its clients, "" for one without TLS."""
-        credentials = self.etcd_credentials(machine, ca_file)
+    def etcd(self, machine: Reachable, ca_file: str, *, pair: tuple[str, str] = ("", "")) -> Iterator[EtcdClient]:
+        """The etcd of a master. ``ca_file`` is the CA of its clients, "" for one without TLS.
+
+        ``pair`` is etcd's own certificate and key, which it opens itself with; used where none was made for clients.
+        """
+        credentials = self.etcd_credentials(machine, ca_file, pair=pair)
         scheme = "https" if ca_file else "http"
         with (
             machine.forward(ETCD_PORT) as (host, port),
@@ -53,10 +56,11 @@ class Reach:
         ):
             yield client
 
-    def etcd_credentials(self, machine: Reachable, ca_file: str) -> Credentials:
+    def etcd_credentials(self, machine: Reachable, ca_file: str, *, pair: tuple[str, str] = ("", "")) -> Credentials:
         """What opens the etcd of a master, read once. Raises `PreconditionFailed` when it is not there."""
         if machine.name not in self._etcd:
-            self._etcd[machine.name] = _etcd_credentials(machine, PurePosixPath(ca_file)) if ca_file else Credentials()
+            found = _etcd_credentials(machine, PurePosixPath(ca_file), pair) if ca_file else Credentials()
+            self._etcd[machine.name] = found
         return self._etcd[machine.name]
 
     def api(self, machine: Reachable, port: int) -> AbstractContextManager[ApiServer]:
@@ -75,11 +79,15 @@ class Reach:
             yield api
 
 
-def _etcd_credentials(machine: Reachable, ca_file: PurePosixPath) -> Credentials:
+def _etcd_credentials(machine: Reachable, ca_file: PurePosixPath, own: tuple[str, str]) -> Credentials:
     """The CA and client certificate that the master itself uses. Raises `PreconditionFailed` when they are missing."""
     authority = read_file(machine, ca_file)
-    for pair in (ca_file.with_name("healthcheck-client"), PKI / "apiserver-etcd-client", ca_file.with_name("server")):
-        certificate, key = read_file(machine, pair.with_suffix(".crt")), read_file(machine, pair.with_suffix(".key"))
+    stems = (ca_file.with_name("healthcheck-client"), PKI / "apiserver-etcd-client", ca_file.with_name("server"))
+    pairs = [(stem.with_suffix(".crt"), stem.with_suffix(".key")) for stem in stems]
+    if all(own):
+        pairs.append((PurePosixPath(own[0]), PurePosixPath(own[1])))
+    for certificate_file, key_file in pairs:
+        certificate, key = read_file(machine, certificate_file), read_file(machine, key_file)
         if authority and certificate and key:
             return Credentials(authority, certificate, key)
     raise PreconditionFailed(f"{machine.name}: there is no client certificate for etcd beside {ca_file}")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bbr.durable import replace_file
-from bbr.errors import HeldByAnotherRun, PlanInvalid
+from bbr.errors import HeldByAnotherRun, PlanInvalid, UsageError
 from restore.incident import render
 from restore.journal import JOURNAL_NAME, Journal
 from restore.plan import FILE_LIMIT_BYTES, Plan, from_file, to_file
@@ -85,13 +85,14 @@ def list_runs(state_dir: Path) -> list[RunFolder]:
 
 
 def read_plan(path: Path) -> Plan:
-    """A plan from its file. Raises `PlanInvalid`."""
+    """A plan from its file. Raises `PlanInvalid`, `UsageError`."""
     try:
         with path.open("rb") as file:
             body = file.read(FILE_LIMIT_BYTES + 1)
     except OSError as err:
-        raise PlanInvalid(
-            f"the plan {path} cannot be read: {err.strerror}", hint="`bbr restore plan` writes one: --out FILE"
+        raise UsageError(
+            f"the plan {path} cannot be read: {err.strerror}",
+            hint="`bbr restore plan` writes one (--out FILE); each that ran has a copy in the state folder",
         ) from err
     if len(body) > FILE_LIMIT_BYTES:
         raise PlanInvalid(f"{path} is larger than any plan")

@@ -10,17 +10,22 @@ from typing import TypeVar
 
 from bbr.apiserver.client import ApiServer
 from bbr.apiserver.objects import Saved, saved_from_text
+from bbr.errors import PreconditionFailed
 from bbr.etcd.client import EtcdClient
+from bbr.layouts.detect import named
 from bbr.layouts.layout import Layout
+from bbr.layouts.mixed import Mixed
+from bbr.machines.machine import Machine
 from bbr.rebuild import Rebuilt
 from bbr.repository.hostfiles import HostFile, HostFiles
 from bbr.threads import pool
 from restore.guard import RUNS, GuardedMachine
 from restore.iaas.site import Site as Place
-from restore.newfiles import new_files
+from restore.newfiles import Given, new_files
 from restore.oldcluster import read_old_cluster
 from restore.plan import Plan, PlannedHost
 from restore.reach import API_PORT, Reach
+from restore.readkeys import Keys
 from restore.runfolder import RunFolder
 
 T = TypeVar("T")
@@ -36,8 +41,9 @@ BOUND_HOSTS = 8
 class Material:
     """What came from the archive, checked: nothing is fetched after the first step.
 
-    ``bumped_revision`` and ``bumped_hash_kv`` are what every member must answer once it runs. ``leases`` and ``auth``
-    are what must come back beside the keys. ``files`` are those of each host of the backup, secrets among them.
+    ``bumped_revision`` and ``bumped_hash_kv`` are what every member must answer once it runs. ``leases`` are
+    the lasting ones, which must come back beside the keys. ``files`` are those of each host of the backup, secrets
+    among them.
     """
 
     snapshot: Path
@@ -47,6 +53,7 @@ class Material:
     bumped_hash_kv: int
     leases: frozenset[int]
     files: Mapping[str, tuple[HostFile, ...]] = field(repr=False)
+    given: Given = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,15 @@ class Site:
     def new_files(self, host: PlannedHost) -> tuple[HostFile, ...]:
         """The files of a new master; keys are new at each call."""
         archive = HostFiles({}, self.source.files)
-        return new_files(self.plan, read_old_cluster(archive), host)
+        return new_files(self.plan, read_old_cluster(archive), host, self.source.given)
+
+    @property
+    def old_keys(self) -> Keys | None:
+        """What the backup's API servers read with; None where it says nothing of them."""
+        try:
+            return read_old_cluster(HostFiles({}, self.source.files)).keys
+        except PreconditionFailed:
+            return None
 
     def keep(self, saved: Saved, *, mark: str = "") -> None:
         """Write down what is about to be removed, before it is. ``mark`` begins its name, to be found by."""
@@ -102,7 +117,7 @@ class Site:
 
     def etcd(self, host: PlannedHost) -> AbstractContextManager[EtcdClient]:
         """A client of the etcd on a host."""
-        return self.reach.etcd(self.machine(host), host.ca_file)
+        return self.reach.etcd(self.machine(host), host.ca_file, pair=(host.cert_file, host.key_file))
 
     def api(self, host: PlannedHost, *, port: int = API_PORT) -> AbstractContextManager[ApiServer]:
         """A client of the API server on a host."""
@@ -114,6 +129,18 @@ class Site:
         if self.material is None:
             raise RuntimeError("nothing was fetched for this run")
         return self.material
+
+
+def layout_of(plan: Plan) -> Layout:
+    """How the machines of a plan run their programs: the one way that all have, or each its own."""
+    layouts = {host.name: named(host.layout) for host in plan.hosts}
+    if len({layout.name for layout in layouts.values()}) == 1:
+        return next(iter(layouts.values()))
+
+    def of(machine: Machine) -> Layout:
+        return layouts[machine.name.partition(" ")[0]]  # "m1 (10.0.0.11)"; no host's name has a blank
+
+    return Mixed(of)
 
 
 def on_each(hosts: Iterable[PlannedHost], work: Callable[[PlannedHost], T]) -> dict[str, T]:

@@ -12,10 +12,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 
 from bbr.capture.etcd import Canaries
 from bbr.errors import BbrError
-from bbr.layouts.masterfiles import MasterFiles, collect
+from bbr.layouts.detect import detect
+from bbr.layouts.masterfiles import MasterFiles
 from bbr.layouts.pki import PKI, PkiReport, check_pki
 from bbr.layouts.staticpod import StaticPod
 from bbr.machines.machine import Machine
@@ -23,7 +25,9 @@ from bbr.objects.encryption import why_sealed
 from bbr.progress import Progress
 from bbr.repository.hostfiles import HostFile, HostFiles, split_owner
 
-LAYOUT = "kubeadm"
+KUBEADM = "kubeadm"
+MIXED = "mixed"
+"""The layout of an archive whose hosts have different ones (etcd as units beside masters of kubeadm's)."""
 
 _CA_DATA = re.compile(rb"certificate-authority-data: ([A-Za-z0-9+/]+=*)")
 """In the kubeconfig that cluster-info holds. Source: kubeadm's bootstraptoken/clusterinfo."""
@@ -55,11 +59,14 @@ def take_control_plane(
     A master that cannot be read is a problem: the others, and etcd, are still worth having.
     """
     found: dict[str, MasterFiles] = {}
+    layouts: dict[str, str] = {}
     missing: list[str] = []
     for name, machine in masters.items():
         progress.step(f"control plane: reading the files of {machine.name}")
         try:
-            found[name] = collect(machine)
+            layout = detect(machine)
+            found[name] = layout.collect(machine)
+            layouts[name] = layout.name
         except BbrError as err:
             progress.warn(str(err))
             missing.append(f"the files of master {name} are missing: {err}")
@@ -70,7 +77,15 @@ def take_control_plane(
     for name, master in found.items():
         problems += (f"{name}: {problem}" for problem in _misfits(master, canaries))
     hosts = {name: tuple(_host_files(master)) for name, master in found.items()}
-    return ControlPlaneTaken(HostFiles(_index(found, pki), hosts), tuple(problems), pki.notes)
+    notes = (*pki.notes, *_not_compared(bodies))
+    return ControlPlaneTaken(HostFiles(_index(found, layouts, pki), hosts), tuple(problems), notes)
+
+
+def _not_compared(bodies: Mapping[str, Mapping[PurePosixPath, bytes]]) -> Iterator[str]:
+    """Keys that lie where kubeadm puts none are stored, and nobody held them against their certificates."""
+    for name, files in bodies.items():
+        if not any(path.is_relative_to(PKI) for path in files):
+            yield f"{name}: its keys do not lie in {PKI}; whether they fit their certificates was not looked at"
 
 
 def _host_files(master: MasterFiles) -> Sequence[HostFile]:
@@ -107,15 +122,18 @@ def _misfits(master: MasterFiles, canaries: Canaries) -> Iterator[str]:
         yield f"{PKI / 'ca.crt'} is not the CA that etcd's cluster-info names"
 
 
-def _index(found: Mapping[str, MasterFiles], pki: PkiReport) -> dict[str, object]:
+def _index(found: Mapping[str, MasterFiles], layouts: Mapping[str, str], pki: PkiReport) -> dict[str, object]:
     """What is known without opening any file. No secrets: flags name files, they do not hold keys."""
-    any_pods = next(iter(found.values())).pods if found else {}
+    pods = [master.pods for master in found.values()]
+    any_pods = next((one for one in pods if "kube-apiserver" in one), pods[0] if pods else {})
+    names = sorted(set(layouts.values()))
     return {
         "schema": "bbr.control-plane/1",
-        "layout": LAYOUT,
+        "layout": KUBEADM if not names else names[0] if len(names) == 1 else MIXED,
         "cluster": {name: _flag(any_pods, *where) for name, where in _CLUSTER_FLAGS.items()},
         "hosts": {
             name: {
+                "layout": layouts[name],
                 "programs": {
                     program: {"image": pod.image, "flags": dict(pod.flags)} for program, pod in master.pods.items()
                 },

@@ -5,26 +5,25 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
-from bbr.cli import figures
-from bbr.cli.display import progress_on
-from bbr.cli.options import bin_dir_option, output_options
-from bbr.cli.output import Output, Report, Table
-from bbr.errors import ToolMissing
-from bbr.progress import Progress, Silent
+from bbr.cli.options import FOLDER, bin_dir_option, output_options
+from bbr.cli.output import Output
+from bbr.cli.tours import Relay, end, walk
+from bbr.errors import ToolMissing, UsageError
 from bbr.scratch import scratch_folder
 
 if TYPE_CHECKING:
-    from bbr.demo.run import Step, Tools
+    from bbr.demo.run import Tools
     from bbr.stores.store import Store
 
 SCHEMA = "bbr.demo/1"
-_WHAT_WIDTH = 62
+SCHEMA_CLUSTER = "bbr.demo-cluster/1"
 
 
 @click.command("demo")
@@ -44,18 +43,34 @@ _WHAT_WIDTH = 62
     metavar="N",
     help="How many objects to load into etcd.",
 )
+@click.option(
+    "--cluster",
+    "is_cluster",
+    is_flag=True,
+    help="Lose the master of a real Kubernetes cluster instead, and rebuild it on a new machine. Needs root.",
+)
+@click.option(
+    "--base", type=FOLDER, metavar="DIR", help="With --cluster: where its hosts lie. Default: as for bbr lab."
+)
 @bin_dir_option
 @output_options
-def command(*, place: str, objects: int, bin_dir: Path | None, output: Output) -> None:
+def command(
+    *, place: str, objects: int, is_cluster: bool, base: Path | None, bin_dir: Path | None, output: Output
+) -> None:
     """Back up, destroy and restore a throw-away etcd, and compare every key.
 
     Starts a real etcd, loads it with Kubernetes-like objects, makes a repository, takes a backup, changes some objects
     and takes another one, kills etcd and deletes its data, restores, boots, and compares all that came back with what
     was there. Takes well under a minute, touches nothing of yours, and leaves nothing behind.
 
+    With --cluster it makes a cluster with kubeadm, kubelet and containerd on hosts in network namespaces of their own,
+    backs it up, destroys its master with its disk, and rebuilds it on another machine by `bbr restore plan` and
+    `apply`, while the worker's pods run on. It takes some minutes, 3 GB of memory, and what `make testbed-lab` builds.
+
     \b
     Examples:
       bbr demo
+      bbr demo --cluster
       bbr demo --store minio --objects 100000
       bbr demo --bin-dir /opt/etcd/bin -o json
     """
@@ -63,63 +78,36 @@ def command(*, place: str, objects: int, bin_dir: Path | None, output: Output) -
     from bbr.servers.binaries import search_path
 
     search = search_path(bin_dir=bin_dir, environ=os.environ)
+    if is_cluster:
+        given = click.get_current_context().get_parameter_source
+        if ParameterSource.COMMANDLINE in (given("place"), given("objects")):
+            raise UsageError("--store and --objects are for the demo without --cluster", hint="leave them out")
+        _cluster(search, base, output)
+        return
+    if base is not None:
+        raise UsageError("--base is for the demo with --cluster", hint="TMPDIR says where the other one works")
     tools = _tools(search)
-    steps: list[Step] = []
-    relay = _Relay()
+    relay = Relay()
     # TMPDIR decides where; the folder goes with the context, after the servers that use it.
     with scratch_folder(Path(tempfile.gettempdir())) as base:
         open_place = _minio(search, base) if place == "minio" else _Directory(base / "repository")
-        with closing(tour(tools, base, objects=objects, open_place=open_place, progress=relay)) as walking:
-            while (step := _next(walking, relay, output)) is not None:
-                steps.append(step)
-                if output.form == "table":
-                    output.data(_line(len(steps), step))
-    if output.form == "json":
-        output.report(report(steps))
-    else:
-        total = figures.duration(sum(step.seconds for step in steps))
-        output.data(f"\nEverything came back, byte for byte, in {total}. Nothing was left behind.")
+        steps = walk(tour(tools, base, objects=objects, open_place=open_place, progress=relay), relay, output)
+    end(SCHEMA, steps, "Everything came back, byte for byte", output)
     output.next_command("bbr", "init", "--repo", "/mnt/backups", why="make a repository of your own")
 
 
-def report(steps: Sequence[Step]) -> Report:
-    """All steps, for a program."""
-    data = {
-        "steps": [
-            {"what": one.what, "detail": one.detail, "seconds": round(one.seconds, 3), **one.figures} for one in steps
-        ],
-        "seconds": round(sum(step.seconds for step in steps), 3),
-        "equal": True,
-    }
-    rows = [(step.what, figures.duration(step.seconds), step.detail) for step in steps]
-    return Report(SCHEMA, data, [Table(("STEP", ">TIME", "WHAT IT SHOWED"), rows)])
+def _cluster(search: Sequence[Path], base: Path | None, output: Output) -> None:
+    from bbr.demo.cluster import tour
+    from bbr.lab.cluster.programs import TRUE, folders
+    from bbr.lab.lab import BASE
+    from bbr.lab.programs import check_machine
 
-
-class _Relay:
-    """Passes progress on to whatever display is open at the moment."""
-
-    def __init__(self) -> None:
-        self.target: Progress = Silent()
-
-    def step(self, what: str) -> None:
-        self.target.step(what)
-
-    def advance(self, done_bytes: int, total_bytes: int) -> None:
-        self.target.advance(done_bytes, total_bytes)
-
-    def warn(self, what: str) -> None:
-        self.target.warn(what)
-
-
-def _next(walking: Iterator[Step], relay: _Relay, output: Output) -> Step | None:
-    """The next step. The live line is gone before the step's own line is printed."""
-    with progress_on(output.stderr, keep_steps=False) as progress:
-        relay.target = progress
-        return next(walking, None)
-
-
-def _line(number: int, step: Step) -> str:
-    return f"{number:2}  {step.what:{_WHAT_WIDTH}} {figures.duration(step.seconds):>7}  {step.detail}"
+    check_machine()
+    programs, relay = folders(TRUE, search), Relay()
+    with scratch_folder(Path(tempfile.gettempdir())) as folder:
+        steps = walk(tour(programs, folder, base=base or BASE, progress=relay), relay, output)
+    end(SCHEMA_CLUSTER, steps, "The cluster came back, and its worker never stopped", output)
+    output.next_command("bbr", "restore", "plan", "--help", why="plan a rebuild of your own")
 
 
 def _tools(search: Sequence[Path]) -> Tools:

@@ -183,6 +183,16 @@ def identity_option(command: Command) -> Command:
     )(command)
 
 
+def certificates_option(command: Command) -> Command:
+    """``--certificates``: the command gets ``certificates``, a folder or None."""
+    return click.option(
+        "--certificates",
+        type=FOLDER,
+        metavar="DIR",
+        help="What an authority outside has signed: the folder of --csr-dir, with a .crt beside each .csr.",
+    )(command)
+
+
 def bin_dir_option(command: Command) -> Command:
     """``--bin-dir``: the command gets ``bin_dir``."""
     return click.option(

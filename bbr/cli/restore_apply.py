@@ -13,7 +13,15 @@ import click
 
 from bbr.cli import figures
 from bbr.cli.display import progress_on
-from bbr.cli.options import FILE, Where, bin_dir_option, identity_option, output_options, repository_options
+from bbr.cli.options import (
+    FILE,
+    Where,
+    bin_dir_option,
+    certificates_option,
+    identity_option,
+    output_options,
+    repository_options,
+)
 from bbr.cli.output import Facts, Output, Report, Table
 from bbr.errors import UsageError
 
@@ -30,6 +38,7 @@ SCHEMA = "bbr.restore-run/1"
 @click.option("--confirm", metavar="NAME", help="The target's name, instead of typing it when asked.")
 @click.option("--inventory", type=FILE, help="Where the plan's inventory lies now. Default: where it lay for the plan.")
 @click.option("--writer-key", type=FILE, help="This host's writer key, for the fresh backup at the end.")
+@certificates_option
 @identity_option
 @bin_dir_option
 @repository_options
@@ -40,6 +49,7 @@ def apply(
     confirm: str | None,
     inventory: Path | None,
     writer_key: Path | None,
+    certificates: Path | None,
     identity: tuple[Path, ...],
     bin_dir: Path | None,
     where: Where,
@@ -60,7 +70,9 @@ def apply(
     from bbr.cli.config import load_config
     from bbr.cli.restore_backup import fresh_backup
     from restore.apply import apply_steps, write_to
+    from restore.authority import read_signed
     from restore.checklist import steps_of
+    from restore.copies import catch_up
     from restore.iaas.inventory import read_inventory
     from restore.iaas.site import open_iaas
     from restore.journal import past_of
@@ -79,13 +91,15 @@ def apply(
         repository = open_repository(where, output, config=config, key_pins=pins, progress=progress)
         archive = repository.archive(cluster=plan.source.cluster, progress=progress, identities=identities)
         backup = find_planned(archive, plan)
+        given = read_signed(certificates) if certificates else {}
         back_up = fresh_backup(writer_key, where, config, output, progress)
         with (
-            fetched(archive, backup, plan, folder.path, progress) as material,
+            fetched(archive, backup, plan, folder.path, progress, given=given) as material,
             opened_site(
                 plan, folder, place, material=material, programs=_programs(bin_dir or config.bin_dir), back_up=back_up
             ) as (site, fleet),
         ):
+            catch_up(plan, folder.journal, fleet, warn=progress.warn)
             if not past_of(folder.journal.read()).begun:
                 progress.step("comparing the machines with the plan")
                 check_drift(plan, fleet)
@@ -120,6 +134,7 @@ def undo(*, plan_file: Path, confirm: str | None, inventory: Path | None, where:
     from bbr.cli.config import load_config
     from restore.apply import check_way_back, undo_steps, write_to
     from restore.checklist import steps_of
+    from restore.copies import catch_up
     from restore.iaas.inventory import read_inventory
     from restore.iaas.site import open_iaas
     from restore.journal import past_of
@@ -133,6 +148,7 @@ def undo(*, plan_file: Path, confirm: str | None, inventory: Path | None, where:
     with folder.locked(), progress_on(output.stderr) as progress:
         place = open_iaas(read_inventory(inventory or Path(plan.inventory)))
         with opened_site(plan, folder, place, material=None) as (site, fleet):
+            catch_up(plan, folder.journal, fleet, warn=progress.warn)
             record = write_to(folder.journal, fleet.mirror)
             with _incident(folder, output):
                 undo_steps(plan, steps_of(site), journal=folder.journal, record=record, progress=progress)

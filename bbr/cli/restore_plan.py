@@ -12,6 +12,7 @@ from bbr.cli.display import progress_on
 from bbr.cli.options import (
     FILE,
     Where,
+    certificates_option,
     cluster_option,
     identity_option,
     output_options,
@@ -57,6 +58,13 @@ SCHEMA = "bbr.restore-plan/1"
 @click.option("--keep-webhooks", is_flag=True, help="Do not set webhooks aside whose backends do not live.")
 @click.option("--no-rehearsal", is_flag=True, help="Do not start the snapshot in scratch on the first machine first.")
 @click.option("--no-backup", is_flag=True, help="Do not take a fresh backup at the end.")
+@click.option(
+    "--csr-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where an authority's key is not in the backup: write what it must sign, with the keys, to this folder.",
+)
+@certificates_option
 @cluster_option
 @identity_option
 @repository_options
@@ -78,6 +86,8 @@ def command(
     keep_webhooks: bool,
     no_rehearsal: bool,
     no_backup: bool,
+    csr_dir: Path | None,
+    certificates: Path | None,
     where: Where,
     cluster: str | None,
     identity: tuple[Path, ...],
@@ -88,6 +98,9 @@ def command(
     Looks at the backup and at every machine, changes nothing (but makes the machines of --make), and writes a plan.
     `bbr restore apply` does just what the plan says. What stands in the way is said all at once, exit code 5.
 
+    ID is `latest`, a backup's ID or the beginning of one, or a time: the newest backup that was done by then. Or it is
+    safety:RUN, the etcd that an earlier restore in place found and saved: the way back when its undo is refused.
+
     \b
     Examples:
       bbr restore plan latest --kind in-place --inventory prod.yaml --identity recovery-1.txt --out plan.json
@@ -97,26 +110,39 @@ def command(
       # one of three masters is gone
       bbr restore plan latest --kind repair --inventory prod.yaml --lost m2 --attest m2 --to m4 \\
           --identity recovery-1.txt --out plan.json
+      # back to what was there before a restore that is finished; `bbr restore status` lists them
+      bbr restore plan safety:production-20260102t031500-a1b2 --kind in-place --inventory prod.yaml \\
+          --identity recovery-1.txt --out back.json
     """
     from datetime import UTC, datetime
 
-    from bbr.cli.access import load_identities, open_repository
+    from bbr.cli.access import load_identities, open_repository, state_dir
     from bbr.cli.config import load_config
-    from bbr.errors import TargetNotEmpty
-    from restore.draft import Request, new_run_name
+    from bbr.errors import TargetNotEmpty, UsageError
+    from restore.authority import read_signed
+    from restore.draft import new_run_name
+    from restore.facts import Request
     from restore.iaas.inventory import read_inventory
     from restore.iaas.site import open_iaas
     from restore.planning import Planning, make_plan
     from restore.runfolder import write_plan
+    from restore.safety import PREFIX, find_safety
+    from restore.session import find_planned
 
     if out.exists():
         raise TargetNotEmpty(f"{out} exists; it was left as it is", hint="name another file")
     config = load_config(where.config)
+    safety = None
+    if backup_id.startswith(PREFIX):
+        if kind not in ("in-place", "etcd-only"):
+            raise UsageError(f"what a restore saved goes back in place, not --kind {kind}")
+        safety = find_safety(state_dir(where, config), backup_id.removeprefix(PREFIX))
+        etcd_name = safety.etcd.name
     identities, pins = load_identities(identity, config)
     with progress_on(output.stderr, keep_steps=False) as progress:
         repository = open_repository(where, output, config=config, key_pins=pins, progress=progress)
         archive = repository.archive(cluster=cluster, progress=progress, identities=identities)
-        backup = archive.catalog.find(cluster, backup_id)
+        backup = find_planned(archive, safety.plan) if safety else archive.catalog.find(cluster, backup_id)
         request = Request(
             run=new_run_name(target or backup.manifest.cluster, datetime.now(UTC)),
             kind=kind,  # type: ignore[arg-type]
@@ -139,11 +165,16 @@ def command(
             repository.address,
             inventory.absolute(),
             open_iaas(read_inventory(inventory)),
+            safety,
+            read_signed(certificates) if certificates else {},
+            csr_dir,
         )
         plan = make_plan(planning, progress=progress)
     write_plan(out, plan)
     output.report(report(plan, out))
-    output.next_command("bbr", "restore", "apply", str(out), *_identity_flags(identity), *where.flags(), why="do it")
+    given = ["--certificates", str(certificates)] if certificates else []
+    words = ["bbr", "restore", "apply", str(out), *_identity_flags(identity), *given, *where.flags()]
+    output.next_command(*words, why="do it")
 
 
 def report(plan: Plan, path: Path) -> Report:
@@ -154,7 +185,7 @@ def report(plan: Plan, path: Path) -> Report:
         (
             "SOURCE",
             (
-                f"{source.backup_id}, taken {figures.moment(source.taken_at)}\n"
+                f"{_from(plan)}, taken {figures.moment(source.taken_at)}\n"
                 f"etcd {source.etcd.name} at revision {source.etcd.revision:,}, HashKV {source.etcd.hash_kv}, "
                 f"{figures.size(source.etcd.snapshot_bytes)}"
             ),
@@ -170,6 +201,7 @@ def report(plan: Plan, path: Path) -> Report:
                         f"{host.name} {host.node_address}"
                         + (f", after {host.takes_after}" if host.takes_after else "")
                         + (", stays as it is" if host.role == "witness" else "")
+                        + (", its API server waits for etcd" if host.role == "client" else "")
                         for host in plan.hosts
                     ),
                     *(f"{old.name} {old.address}: old, {_fate(old.fate)}" for old in plan.old_masters),
@@ -188,6 +220,7 @@ def report(plan: Plan, path: Path) -> Report:
         "path": path,
         "sha256": plan.sha256,
         "backup": source.backup_id,
+        "safety": source.safety_run,
         "target": target.name,
         "hosts": [host.name for host in plan.members],
         "loses": list(plan.loses),
@@ -208,8 +241,16 @@ def _step_lines(plan: Plan) -> list[str]:
     return lines
 
 
+def _from(plan: Plan) -> str:
+    source = plan.source
+    if source.safety_run:
+        return f"etcd as {source.safety_run} found and saved it (the rest is of {source.backup_id})"
+    return source.backup_id
+
+
 def _fate(fate: str) -> str:
-    return "will be switched off" if fate == "fence" else "off, by your word"
+    told = {"fence": "will be switched off", "replaced": "its machine was looked at, and is used anew"}
+    return told.get(fate, "off, by your word")
 
 
 def _identity_flags(files: tuple[Path, ...]) -> list[str]:

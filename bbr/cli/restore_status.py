@@ -73,6 +73,7 @@ def clean(*, plan_file: Path, confirm: str | None, inventory: Path | None, where
     from bbr.cli.config import load_config
     from bbr.cli.restore_apply import confirm_name
     from restore.clean import clean_run
+    from restore.copies import catch_up
     from restore.iaas.inventory import read_inventory
     from restore.iaas.site import open_iaas
     from restore.runfolder import RunFolder, read_plan
@@ -85,5 +86,6 @@ def clean(*, plan_file: Path, confirm: str | None, inventory: Path | None, where
     with folder.locked(), progress_on(output.stderr) as progress:
         place = open_iaas(read_inventory(inventory or Path(plan.inventory)))
         with opened_site(plan, folder, place, material=None) as (site, fleet):
+            catch_up(plan, folder.journal, fleet, warn=progress.warn)
             freed = clean_run(site, fleet, progress=progress)
     output.note(f"removed {figures.size(freed)} on {len(plan.hosts)} machines")

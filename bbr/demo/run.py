@@ -7,7 +7,6 @@ its end has compared everything. All of it lies in one folder, and every server 
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from bbr.backup import Outcome, Request, run
 from bbr.capture.take import Source
 from bbr.demo.keyspace import Change, Keyspace, apply_changes, grant_lease
+from bbr.demo.step import Clock, Step
 from bbr.errors import HashMismatch, VerificationFailed
 from bbr.etcd.client import EtcdClient
 from bbr.etcd.tools import Etcdutl
@@ -51,16 +51,6 @@ class Tools:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One step that is done. ``detail`` says what it showed, ``figures`` the same for a program."""
-
-    what: str
-    detail: str
-    seconds: float
-    figures: dict[str, int | str]
-
-
-@dataclass(frozen=True, slots=True)
 class _Host:
     """What a backup host and a person with a recovery identity have between them."""
 
@@ -74,22 +64,6 @@ class _Host:
         return Archive(self.store, self.trusted, Catalog.load(self.store, self.trusted), [self.recovery])
 
 
-class _Clock:
-    """Announces a step when it begins, and times it."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._what = ""
-        self._began = time.monotonic()
-
-    def begin(self, what: str) -> None:
-        self._what, self._began = what, time.monotonic()
-        self._progress.step(what)
-
-    def done(self, detail: str, **figures: int | str) -> Step:
-        return Step(self._what, detail, time.monotonic() - self._began, figures)
-
-
 def tour(
     tools: Tools, base: Path, *, objects: int, open_place: Callable[[ExitStack], Store], progress: Progress
 ) -> Generator[Step, None, None]:
@@ -98,7 +72,7 @@ def tour(
     Raises `VerificationFailed` or `HashMismatch` when anything that came back is not what was there. Close the iterator
     to end early; servers end with it.
     """
-    clock = _Clock(progress)
+    clock = Clock(progress)
     keyspace = Keyspace()
     quiet = _Quiet(progress)
     with ExitStack() as running:

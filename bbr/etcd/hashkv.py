@@ -16,6 +16,7 @@ the compaction is not finished in this file, every key has to be looked at.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from google_crc32c import extend, value
@@ -24,12 +25,13 @@ from bbr.etcd.bolt.read import BoltReader
 from bbr.etcd.mvcc import KEY_BUCKET, META_BUCKET, REVISION_BYTES, RevisionKey, record_key
 
 
-def hash_kv(reader: BoltReader, revision: int, compact_revision: int, *, others_live: bool = False) -> int:
+def hash_kv(reader: BoltReader, revision: int, compact_revision: int, *, put_above: Collection[bytes] = ()) -> int:
     """The HashKV at ``revision`` with everything to ``compact_revision`` compacted; below 1 means nothing was.
 
-    ``others_live``: a key that is not in this file is alive, such as the one that a bump of the revision puts on top.
+    ``put_above``: etcd keys with a live record above all that is in this file, such as the one that a bump of the
+    revision puts on top; what the file has of them is out of date.
     """
-    hasher = Hasher(reader, revision, compact_revision, others_live=others_live)
+    hasher = Hasher(reader, revision, compact_revision, put_above=put_above)
     for leaf in reader.leaves(KEY_BUCKET):
         page = Page(leaf.image, leaf.places())
         if hasher.wants_keys(page):
@@ -60,18 +62,21 @@ class Hasher:
     """HashKV on the way: `add` every page of bucket ``key`` in order, then take ``value``.
 
     ``changed`` holds the etcd keys with a record above the compact revision and at most ``revision``, and whether each
-    is alive at ``revision``.
+    is alive at ``revision``; those of ``put_above`` too.
     """
 
-    def __init__(self, reader: BoltReader, revision: int, compact_revision: int, *, others_live: bool = False) -> None:
+    def __init__(
+        self, reader: BoltReader, revision: int, compact_revision: int, *, put_above: Collection[bytes] = ()
+    ) -> None:
         self.value = int(value(b"key"))
         self._above = RevisionKey(revision + 1, 0).encode()
         self._border = max(compact_revision, 0).to_bytes(8)
         self._beyond = RevisionKey(max(compact_revision, 0) + 1, 0).encode()
         # Only what lies at or below the compact revision is held against it.
         self.changed = _changed(reader, self._beyond, self._above) if compact_revision > 0 else dict[bytes, bool]()
+        self.changed.update(dict.fromkeys(put_above, True))
         self._newest = None if _is_compacted(reader, compact_revision) else _newest(reader, self._beyond)
-        self._keeps = others_live or any(self.changed.values()) or self._keeps_below(reader)
+        self._keeps = any(self.changed.values()) or self._keeps_below(reader)
 
     def wants_keys(self, page: Page) -> bool:
         """Whether `add` needs the etcd keys of this page."""

@@ -82,7 +82,7 @@ class KeyValue:
         at = 0
         while at < len(view):
             tag = view[at]
-            number, at = _read_varint(view, at + 1)
+            number, at = read_varint(view, at + 1)
             if tag in texts:
                 if at + number > len(view):
                     raise SnapshotDamaged("a record is cut")
@@ -104,7 +104,7 @@ def record_key(value: bytes | memoryview) -> bytes:
     if len(value) > 1 and value[1] < 0x80:  # nearly every key: shorter than 128 bytes
         size, at = value[1], 2
     else:
-        size, at = _read_varint(value, 1)
+        size, at = read_varint(value, 1)
     if at + size > len(value):
         raise SnapshotDamaged("a record is cut")
     return bytes(value[at : at + size])
@@ -120,7 +120,8 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _read_varint(view: bytes | memoryview, at: int) -> tuple[int, int]:
+def read_varint(view: bytes | memoryview, at: int) -> tuple[int, int]:
+    """A number of protobuf's, and where it ends. Raises `SnapshotDamaged` where there is none."""
     number = shift = 0
     while True:
         if at >= len(view) or shift > 63:

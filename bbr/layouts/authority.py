@@ -6,14 +6,17 @@ Source: kubeadm's app/util/pkiutil, RFC 5280.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -25,6 +28,9 @@ from cryptography.hazmat.primitives.serialization import (
 from bbr.errors import PreconditionFailed
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+KeyMaker = Callable[[object], PrivateKey]
+"""A new key for a certificate, from the public key of the one before."""
+
 Extension = TypeVar("Extension", bound=x509.ExtensionType)
 
 _BACKDATED = timedelta(minutes=5)
@@ -32,6 +38,9 @@ _BACKDATED = timedelta(minutes=5)
 
 _RSA_BITS = range(2048, 8193)
 """A smaller key is refused by today's TLS; a larger one takes minutes to make."""
+
+_RSA_MOST_BITS = 16384
+"""OpenSSL's own limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,11 @@ def key_like(public: object) -> PrivateKey:
     return rsa.generate_private_key(65537, size if size in _RSA_BITS else _RSA_BITS.start)
 
 
+def throwaway_key(_: object) -> PrivateKey:
+    """A P-256 key, made in no time, for certificates that nobody will use: RSA takes a second for each master."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
 def read_certificates(body: bytes, what: str) -> list[x509.Certificate]:
     """All certificates of a file. Raises `PreconditionFailed` for what is none."""
     try:
@@ -120,12 +134,40 @@ def read_certificates(body: bytes, what: str) -> list[x509.Certificate]:
 def read_private_key(body: bytes, what: str) -> PrivateKey:
     """A private key of a kind that servers take. Raises `PreconditionFailed` for another, or a locked one."""
     try:
-        key = load_pem_private_key(body, password=None)
+        key = loaded_key(body)
     except (ValueError, TypeError, UnsupportedAlgorithm) as err:  # TypeError: one that is locked by a password
         raise PreconditionFailed(f"the key of {what} cannot be read as a private key") from err
     if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
         raise PreconditionFailed(f"the key of {what} is neither RSA, ECDSA nor Ed25519")
     return key
+
+
+@lru_cache(maxsize=128)
+def loaded_key(body: bytes) -> PrivateKeyTypes:
+    """A private key whose parts fit together. Raises `ValueError`, `TypeError` and `UnsupportedAlgorithm`.
+
+    OpenSSL's own check of an RSA key also proves its primes, in 40 ms; three masters have 25 keys, asked for over and
+    over. Whether they are primes matters to whoever made the key; that it signs for its certificate follows from the
+    rest.
+    """
+    key = load_pem_private_key(body, password=None, unsafe_skip_rsa_key_validation=True)
+    if isinstance(key, rsa.RSAPrivateKey) and not _fits_together(key.private_numbers()):
+        raise ValueError("the parts of this RSA key do not fit together")
+    return key
+
+
+def _fits_together(key: rsa.RSAPrivateNumbers) -> bool:
+    """Whether modulus, primes and exponents belong to one another. Source: RFC 8017, section 3.2."""
+    p, q, e, n = key.p, key.q, key.public_numbers.e, key.public_numbers.n
+    return (
+        min(p, q, e) > 2
+        and p & q & e & 1 == 1
+        and n.bit_length() <= _RSA_MOST_BITS
+        and p * q == n
+        and all(key.d * e % (prime - 1) == 1 for prime in (p, q))
+        and (key.dmp1, key.dmq1) == (key.d % (p - 1), key.d % (q - 1))
+        and key.iqmp * q % p == 1
+    )
 
 
 def extension_of(certificate: x509.Certificate, kind: type[Extension]) -> Extension | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from bbr.errors import UsageError
-from bbr.layouts.layout import STOP_ORDER, Layout
+from bbr.layouts.layout import STOP_ORDER, Definition, Layout
 from bbr.layouts.masterfiles import MANIFESTS
 from bbr.layouts.staticpods import StaticPods
 from bbr.layouts.systemd import Systemd
@@ -18,13 +20,22 @@ def detect(machine: Machine) -> Layout:
 
     A master whose API server is a static pod and whose etcd is a unit beside it counts as kubeadm's.
     """
-    for layout in LAYOUTS:
-        if layout.programs(machine).keys() & set(STOP_ORDER):
-            return layout
+    found = look(machine)
+    if found is not None:
+        return found[0]
     raise UsageError(
         f"{machine.name} has no static pods in {MANIFESTS}, and no unit that runs one of {', '.join(STOP_ORDER)}",
         hint="is this a master?",
     )
+
+
+def look(machine: Machine) -> tuple[Layout, Mapping[str, Definition]] | None:
+    """The layout of a machine and what there is to run, as `detect`; None where it is nothing of a control plane."""
+    for layout in LAYOUTS:
+        programs = layout.programs(machine)
+        if programs.keys() & set(STOP_ORDER):
+            return layout, programs
+    return None
 
 
 def named(name: str) -> Layout:

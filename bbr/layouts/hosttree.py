@@ -5,11 +5,11 @@ What it is made from comes out of a backup: links may lead anywhere or in circle
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from bbr.layouts.reissue import Csr
+from bbr.layouts.reissue import Csr, Issued
 from bbr.repository.hostfiles import HostFile
 
 _HOPS = 40
@@ -19,8 +19,10 @@ _HOPS = 40
 @dataclass(frozen=True, slots=True)
 class Findings:
     """What comes up while a host's files are made: a text for each that is not as it was, what an external authority
-    is asked for, and what a person should know. No keys in ``diffs`` and ``notes``."""
+    is asked for, and what a person should know. No keys in ``diffs`` and ``notes``. ``signed`` is what such an
+    authority has given already, by `bbr.layouts.signed.request_name`."""
 
+    signed: Mapping[str, Issued] = field(default_factory=dict, repr=False)
     diffs: list[str] = field(default_factory=list)
     requests: list[Csr] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -17,6 +17,7 @@ from bbr.layouts.hosttree import Findings, HostTree
 from bbr.layouts.pki import AUTHORITIES, EXPIRES_SOON, PKI
 from bbr.layouts.reissue import Leaf, Outline, is_pair, issue, outline, read_leaf, request
 from bbr.layouts.renaming import Move
+from bbr.layouts.signed import signed_for
 from bbr.repository.hostfiles import HostFile
 
 CLUSTER_CA, ETCD_CA, FRONT_PROXY_CA = AUTHORITIES
@@ -53,14 +54,21 @@ def renew_leaves(tree: HostTree, move: Move, found: Findings, *, now: datetime) 
             continue
         authority = authority_in(tree, move.pki, signer, now=now)
         if authority is None:
-            found.requests.append(request(wanted, path))
+            asked = request(wanted, path)
+            given = signed_for(asked, found.signed, tree.body(move.pki / f"{signer}.crt"), now=now)
+            if given is not None:
+                tree.write(path, given.certificate)
+                tree.write(path.with_suffix(".key"), given.key)
+                found.diffs.append(f"{path}: signed by the owner of {signer}, {reason}")
+                continue
+            found.requests.append(asked)
             tree.remove(path)
             tree.remove(path.with_suffix(".key"))
             found.diffs.append(f"{path}: to be signed by the owner of {signer}, {reason}")
             continue
         if authority.certificate.subject != leaf.certificate.issuer:
             found.notes.append(f"{path} was not issued by {signer}, and is now")
-        issued = issue(wanted, authority, now=now)
+        issued = issue(wanted, authority, now=now, new_key=move.new_key)
         tree.write(path, issued.certificate)
         tree.write(path.with_suffix(".key"), issued.key)
         found.diffs.append(f"{path}: re-issued, {reason}")

@@ -18,6 +18,7 @@ from bbr.layouts.leaves import CLUSTER_CA, authority_in, ends_soon
 from bbr.layouts.reissue import Issued, issue, issue_client, outline, read_leaf, request, request_client
 from bbr.layouts.renaming import Move, url_host
 from bbr.layouts.rewrite import masked
+from bbr.layouts.signed import signed_for
 
 KUBERNETES = PurePosixPath("/etc/kubernetes")
 ADMINS = (KUBERNETES / "admin.conf", KUBERNETES / "super-admin.conf")
@@ -109,32 +110,44 @@ def _renewed(
         return {}
     authority = authority_in(tree, move.pki, CLUSTER_CA, now=now)
     if authority is None:
-        found.requests.extend(request(outline(leaf, move.renaming), path) for leaf in ending.values())
-        return None
+        asked = {number: request(outline(leaf, move.renaming), path) for number, leaf in ending.items()}
+        trusted = tree.body(move.pki / f"{CLUSTER_CA}.crt")
+        given = {number: signed_for(one, found.signed, trusted, now=now) for number, one in asked.items()}
+        found.requests.extend(one for number, one in asked.items() if given[number] is None)
+        return None if None in given.values() else {number: one for number, one in given.items() if one is not None}
     for leaf in ending.values():
         ends = leaf.certificate.not_valid_after_utc
         found.diffs.append(f"{path}: client certificate re-issued, the old one ends on {ends:%Y-%m-%d}")
-    return {number: issue(outline(leaf, move.renaming), authority, now=now) for number, leaf in ending.items()}
+    return {
+        number: issue(outline(leaf, move.renaming), authority, now=now, new_key=move.new_key)
+        for number, leaf in ending.items()
+    }
 
 
 def _make_kubelet(tree: HostTree, move: Move, found: Findings, *, cluster: str, server: str, now: datetime) -> None:
     user = f"system:node:{move.new.name}"
     authority = authority_in(tree, move.pki, CLUSTER_CA, now=now)
-    if authority is None:
-        found.requests.append(request_client(KUBELET, common_name=user, organization=_NODES))
-        tree.remove(KUBELET)
-        return
-    like = tree.body(move.pki / "apiserver-kubelet-client.crt")
-    client = issue_client(
-        authority,
-        common_name=user,
-        organization=_NODES,
-        lifetime=NODE_LIFETIME,
-        now=now,
-        like=read_leaf(like, what="apiserver-kubelet-client.crt").certificate if like else None,
-    )
     # The whole file: while one authority replaces another, both are to be trusted.
     trusted = tree.body(move.pki / f"{CLUSTER_CA}.crt") or b""
+    if authority is None:
+        asked = request_client(KUBELET, common_name=user, organization=_NODES)
+        given = signed_for(asked, found.signed, trusted, now=now)
+        if given is None:
+            found.requests.append(asked)
+            tree.remove(KUBELET)
+            return
+        client = given
+    else:
+        like = tree.body(move.pki / "apiserver-kubelet-client.crt")
+        client = issue_client(
+            authority,
+            common_name=user,
+            organization=_NODES,
+            lifetime=NODE_LIFETIME,
+            now=now,
+            like=read_leaf(like, what="apiserver-kubelet-client.crt").certificate if like else None,
+            new_key=move.new_key,
+        )
     text = node_kubeconfig(move.new.name, cluster=cluster, server=server, authority=trusted, client=client)
     tree.write(KUBELET, text.encode())
     found.diffs.append(f"{KUBELET}: made anew for {user}, server {masked(server)}")

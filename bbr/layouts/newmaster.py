@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
 
+from bbr.layouts.authority import KeyMaker, key_like
 from bbr.layouts.hostconfig import Pods, host_notes, rewrite_host, static_pods
 from bbr.layouts.hosttree import Findings, HostTree
 from bbr.layouts.leaves import renew_leaves
@@ -26,6 +27,7 @@ from bbr.layouts.masterfiles import NEVER
 from bbr.layouts.pki import PKI
 from bbr.layouts.reissue import Csr
 from bbr.layouts.renaming import MasterName, Move, Renaming
+from bbr.layouts.signed import Signed
 from bbr.repository.hostfiles import HostFile
 
 _DEFAULT_PORT = "6443"
@@ -51,18 +53,21 @@ def make_master(
     etcd_cluster: Sequence[tuple[str, str]],
     endpoint: str | None,
     now: datetime,
+    signed: Signed | None = None,
+    new_key: KeyMaker = key_like,
 ) -> NewMaster:
     """The files of ``new``, from the files ``source`` of ``old``.
 
     ``others``: every old master that gets a successor, ``old`` among them or not. ``etcd_cluster``: name and peer URL
     of each member of the new etcd; the one at the address of ``new`` is its own. ``endpoint``: the control plane's
-    ``host:port`` when it changes. Raises `UsageError` for files that are not those of a master, and
-    `PreconditionFailed` for authorities that cannot issue.
+    ``host:port`` when it changes. ``signed``: what authorities whose keys are elsewhere have given already.
+    Raises `UsageError` for files that are not those of a master, and `PreconditionFailed` for authorities that cannot
+    issue.
     """
-    tree, found = HostTree(file for file in source if not _is_own(file.path)), Findings()
+    tree, found = HostTree(file for file in source if not _is_own(file.path)), Findings(signed or {})
     found.notes.extend(f"{file.path} is left out: it is the old host's own" for file in source if _is_own(file.path))
     pods = static_pods(tree)
-    move = Move(old, new, Renaming({**others, old: new}), _pki_folder(pods), endpoint or "")
+    move = Move(old, new, Renaming({**others, old: new}), _pki_folder(pods), endpoint or "", new_key)
     renew_leaves(tree, move, found, now=now)
     point_logins(tree, move, found, port=_port(pods), now=now)
     if move.renaming.changes:

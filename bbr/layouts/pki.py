@@ -16,9 +16,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
-    load_pem_private_key,
     load_pem_public_key,
 )
+
+from bbr.layouts.authority import loaded_key
 
 PKI = PurePosixPath("/etc/kubernetes/pki")
 AUTHORITIES = ("ca", "etcd/ca", "front-proxy-ca")
@@ -132,7 +133,7 @@ def _public(path: PurePosixPath, body: bytes) -> bytes | None:
 
 def _public_of_private(body: bytes) -> bytes | None:
     try:
-        key = load_pem_private_key(body, password=None)
+        key = loaded_key(body)
     except (ValueError, TypeError):  # TypeError: one that is locked by a password
         return None
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
 from bbr.errors import PreconditionFailed
-from bbr.layouts.staticpod import _flags as read_flags
+from bbr.layouts.staticpod import read_flags
 from bbr.machines.machine import Machine
 from bbr.progress import Progress
 
 END_TIME = timedelta(seconds=60)
 """For a program to end: with open watches an API server takes a minute, and the kubelet kills it after 30 s."""
+
+PATIENCE = timedelta(seconds=5)
+"""For a kubelet to end what it was told to."""
 
 _POLL_S = 0.3
 
@@ -38,6 +42,14 @@ exit 0
 # A handful of processes for a machine with hundreds. One that ends meanwhile leaves a line that is not whole.
 
 _STARTED_FIELD = 19  # of stat, behind the name, which may hold anything, also brackets
+
+_ASK = """\
+stat=$(cat "/proc/$1/stat" 2>/dev/null) || exit 0
+set -- "$1" "$2" ${stat##*)}
+[ "${22}" != "$2" ] || kill -TERM "$1" 2>/dev/null
+exit 0
+"""
+"""number, clock ticks of its start: told to end, unless the number is another process's by now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +83,21 @@ def wait_ended(
     progress: Progress,
     limit: timedelta = END_TIME,
     which: Callable[[Process], bool] = lambda _: True,
+    ours: Callable[[Process], bool] = lambda _: False,
+    patience: timedelta = PATIENCE,
 ) -> None:
     """Return once no process of the program is left for which ``which`` is true. At least one look is taken.
+
+    Those for which ``ours`` is true are sent SIGTERM, once each, when they have not ended after ``patience``: a kubelet
+    that has reached no API server since its own start ends no static pod whose manifest is gone ("sources aren't
+    ready", deletePod in pkg/kubelet/kubelet.go), and starts none again either. Only what certainly is the program that
+    was taken out of service may be called ours.
 
     Raises `PreconditionFailed`, which names those that are left, when the limit is over.
     """
     deadline = time.monotonic() + limit.total_seconds()
     told = False
+    seen: dict[tuple[int, int], float] = {}
     while left := [one for one in find_processes(machine, program) if which(one)]:
         pids = ", ".join(str(one.pid) for one in left)
         if time.monotonic() > deadline:
@@ -88,6 +108,11 @@ def wait_ended(
         if not told:
             progress.step(f"{machine.name}: waiting for {program} (process {pids}) to end, at most {limit}")
             told = True
+        for one in left:
+            since = seen.setdefault((one.pid, one.started), time.monotonic())
+            if ours(one) and time.monotonic() - since >= patience.total_seconds():
+                machine.run(["sh", "-c", _ASK, "bbr", str(one.pid), str(one.started)])
+                seen[one.pid, one.started] = math.inf
         time.sleep(_POLL_S)
 
 

@@ -25,6 +25,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from bbr.errors import PreconditionFailed
 from bbr.layouts.authority import (
     Authority,
+    KeyMaker,
     PrivateKey,
     certificate_pem,
     dated,
@@ -133,10 +134,10 @@ def outline(leaf: Leaf, renaming: Renaming, *, hosts: Collection[str] = ()) -> O
     return Outline(leaf, subject, tuple(dict.fromkeys([*swapped, *map(_name_of, hosts)])))
 
 
-def issue(wanted: Outline, authority: Authority, *, now: datetime) -> Issued:
+def issue(wanted: Outline, authority: Authority, *, now: datetime, new_key: KeyMaker = key_like) -> Issued:
     """The new leaf, with the old one's chain behind it."""
     old = wanted.old.certificate
-    key = key_like(old.public_key())
+    key = new_key(old.public_key())
     lifetime = max(old.not_valid_after_utc - old.not_valid_before_utc, _SHORTEST)
     builder = dated(authority, now=now, lifetime=lifetime).subject_name(wanted.subject).public_key(key.public_key())
     for extension, critical in _extensions(wanted, key):
@@ -175,9 +176,10 @@ def issue_client(
     lifetime: timedelta,
     now: datetime,
     like: x509.Certificate | None = None,
+    new_key: KeyMaker = key_like,
 ) -> Issued:
     """A client's certificate. Its key is of the kind that ``like`` has, else P-256."""
-    key = key_like(like.public_key()) if like else ec.generate_private_key(ec.SECP256R1())
+    key = new_key(like.public_key()) if like else ec.generate_private_key(ec.SECP256R1())
     builder = dated(authority, now=now, lifetime=lifetime).subject_name(_client(common_name, organization))
     builder = builder.public_key(key.public_key())
     for extension, critical in _client_extensions():

@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from bbr.errors import UsageError
+from bbr.layouts.authority import KeyMaker, key_like
 
 _NODE_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 """Source: Kubernetes' names of nodes, RFC 1123 subdomains."""
@@ -117,6 +118,7 @@ class Move:
     """One master's files go from ``old`` to ``new``. ``pki``: the folder of its certificates.
 
     ``endpoint``: the control plane's ``host:port`` when it changes, else empty. Raises `UsageError` for another form.
+    ``new_key`` makes the keys of new certificates.
     """
 
     old: MasterName
@@ -124,6 +126,7 @@ class Move:
     renaming: Renaming
     pki: PurePosixPath
     endpoint: str = ""
+    new_key: KeyMaker = key_like
 
     def __post_init__(self) -> None:
         if self.endpoint and not self.endpoint_host:

@@ -61,13 +61,13 @@ def parse_pod(text: str, program: str, *, what: str) -> StaticPod:
         container = next((one for one in containers if one.get("name") == program), containers[0])
         words = [str(word) for word in [*(container.get("command") or ()), *(container.get("args") or ())]]
         mounts = tuple(_mounts(pod["spec"].get("volumes") or (), container.get("volumeMounts") or ()))
-        return StaticPod(str(container["name"]), str(container.get("image", "")), dict(_flags(words)), mounts)
+        return StaticPod(str(container["name"]), str(container.get("image", "")), dict(read_flags(words)), mounts)
     except (yaml.YAMLError, RecursionError, AttributeError, KeyError, IndexError, TypeError) as err:
         raise UsageError(f"{what} is not the manifest of a static pod: {err}") from err
 
 
-def _flags(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """``--name=value`` and ``--name value``; the last of a name counts, as it does for the program."""
+def read_flags(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """``--name=value`` and ``--name value``, in their order; the last of a name counts, as it does for the program."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if not word.startswith("--"):
             continue

@@ -15,8 +15,7 @@ from bbr.errors import FileMissing, PreconditionFailed, UsageError
 from bbr.layouts.layout import OURS, STOP_ORDER, Definition
 from bbr.layouts.masterfiles import MasterFiles, collect_named
 from bbr.layouts.moving import check_aside, move_file
-from bbr.layouts.staticpod import StaticPod
-from bbr.layouts.staticpod import _flags as read_flags
+from bbr.layouts.staticpod import StaticPod, read_flags
 from bbr.layouts.staticpods import REMOVED
 from bbr.layouts.units import Unit, parse_unit
 from bbr.machines.machine import Machine

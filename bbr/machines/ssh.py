@@ -303,7 +303,7 @@ class _Login:
     def _wrong_key(self, why: str) -> HostKeyWrong:
         host = self._host
         shown = f"showed {_print(self._shown)}" if self._shown else f"cannot be trusted: {why}"
-        pinned = ", ".join(_print(key) for key in self._trusted) or "an authority for host keys"
+        pinned = ", ".join(dict.fromkeys(_print(key) for key in self._trusted)) or "an authority for host keys"
         source = f"in {host.known_hosts}" if host.known_hosts else "given"
         return HostKeyWrong(
             f"{host.label} {shown}; {source}: {pinned}",

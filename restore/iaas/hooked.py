@@ -1,4 +1,4 @@
-"""Abilities that hooks of the operator's carry: a fence, whose word is checked, and an endpoint."""
+"""Abilities that hooks of the operator's carry: a fence, whose word is checked, its way back, and an endpoint."""
 
 from __future__ import annotations
 
@@ -45,6 +45,21 @@ class HookFence:
                     hint="switch it off by hand, and look at the program",
                 )
             time.sleep(_POLL_S)
+
+
+class HookRelease:
+    """A `Release` by a program of the operator's, which gets what the fence's got."""
+
+    def __init__(self, inventory: HostsInventory, program: Sequence[str]) -> None:
+        self._entries, self._program = {one.name: one for one in inventory.hosts}, program
+
+    def release(self, name: str) -> None:
+        """See `Release.release`. The program's word is enough: how long a host takes to start is its own affair."""
+        entry = self._entries.get(name)
+        if entry is None:
+            raise IaasRefused(f"there is no host {name} in the inventory", hint="switch it on by hand")
+        request = {"name": name, "address": entry.ssh.address, "node_name": entry.node_name}
+        run_hook(self._program, request, doing=f"switching {entry.ssh.label} on again")
 
 
 class HookEndpoint:

@@ -6,17 +6,20 @@ business here. Switching hosts off, and letting the cluster's address lead elsew
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from bbr.errors import (
     BbrError,
+    CommandFailed,
     IaasError,
     IaasRefused,
     KeyRefused,
     MachineError,
     MachineTaken,
+    NoSudo,
     NotOurs,
 )
 from bbr.machines.machine import Machine
@@ -33,7 +36,9 @@ ABREAST = 8
 """So many hosts are asked at once."""
 
 _ASK_TIME = timedelta(seconds=10)
-_WHO_AND_WHAT = 'id -u; for one in "$@"; do command -v "$one" >/dev/null || echo "$one"; done'
+_CLOCK_LIMIT_S = 60
+"""More than what certificates, tokens and leases bear; a restore is refused beyond it."""
+_WHO_AND_WHAT = 'id -u; date +%s; for one in "$@"; do command -v "$one" >/dev/null || echo "$one"; done'
 _NEEDED = ("flock", "mv", "sha256sum", "stat", "sync", "timeout", "truncate")
 
 
@@ -127,8 +132,16 @@ class HostsIaas:
 
 @contextmanager
 def _machine(entry: HostEntry) -> Iterator[Machine]:
-    with ssh_machine(entry.ssh, sudo=entry.sudo) as machine:
-        yield machine
+    try:
+        with ssh_machine(entry.ssh, sudo=entry.sudo) as machine:
+            yield machine
+    except CommandFailed as err:
+        if entry.sudo or entry.ssh.user == "root" or "Permission denied" not in err.stderr:
+            raise
+        raise NoSudo(
+            f"{entry.ssh.label}: {entry.ssh.user} is not root there: {err.stderr}",
+            hint="set sudo: true for it in the inventory, or log in as root",
+        ) from err
 
 
 def _made(entry: HostEntry, held: Claim | None) -> MachineMade:
@@ -178,8 +191,11 @@ def _ask(entry: HostEntry) -> MachineMade | Unknown:
 def _finding(entry: HostEntry) -> Finding:
     try:
         with _machine(entry) as machine:
+            machine.run(["true"], timeout=_ASK_TIME)  # logs in: the clock is asked when that takes no time any more
+            before = time.time()
             answer = machine.run(["sh", "-c", _WHO_AND_WHAT, "bbr", *_NEEDED], timeout=_ASK_TIME)
-            user, *missing = answer.stdout.decode(errors="replace").split()
+            user, clock, *missing = answer.stdout.decode(errors="replace").split()
+            ahead_s = float(clock) - (before + time.time()) / 2
             held, signs = claim.look(machine), signs_of_life(machine)
     except BbrError as err:
         return Finding(entry.name, False, str(err), err.hint)
@@ -187,6 +203,11 @@ def _finding(entry: HostEntry) -> Finding:
         return Finding(entry.name, False, f"{entry.ssh.user} is not root there", "set sudo: true, or log in as root")
     if missing:
         return Finding(entry.name, False, f"it lacks {', '.join(missing)}", "install util-linux and coreutils there")
+    if abs(ahead_s) > _CLOCK_LIMIT_S:
+        way = "ahead of" if ahead_s > 0 else "behind"
+        return Finding(
+            entry.name, False, f"its clock is {abs(ahead_s):,.0f} s {way} this host's", "set the one that is wrong"
+        )
     owner = f"held by run {held.claim.mark.run}" if held is not None else "free"
     life = f"; {'; '.join(signs)}" if signs else ""
     return Finding(entry.name, True, f"answers as root, {owner}{life}")

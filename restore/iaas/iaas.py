@@ -164,6 +164,14 @@ class Fence(Protocol):
         ...
 
 
+class Release(Protocol):
+    """An ability: taking a fence back."""
+
+    def release(self, name: str) -> None:
+        """Switch a machine on again that a fence switched off. One that is on stays as it is. May be tried again."""
+        ...
+
+
 class Endpoint(Protocol):
     """An ability: the address that clients know the API servers by."""
 

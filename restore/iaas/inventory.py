@@ -8,6 +8,7 @@
       bastion: {role: jump, address: gate.example.com}
     endpoint: {address: "api.example.com:6443", hook: [./point-dns]}
     fence: [./power-off]
+    release: [./power-on]
 
     adapter: lab
     lab: rehearsal
@@ -81,6 +82,7 @@ class HostsFile(Strict):
     defaults: AccessSection = AccessSection()
     endpoint: EndpointSection | None = None
     fence: Program | None = None
+    release: Program | None = None
 
 
 class LabFile(Strict):
@@ -113,6 +115,7 @@ class HostsInventory:
     endpoint: str | None = None
     endpoint_hook: tuple[str, ...] | None = None
     fence_hook: tuple[str, ...] | None = None
+    release_hook: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,7 @@ def _hosts(document: Document, file: HostsFile) -> HostsInventory:
         endpoint=endpoint.address if endpoint is not None else None,
         endpoint_hook=_program(document, ("endpoint", "hook"), hook) if hook else None,
         fence_hook=_program(document, ("fence",), file.fence) if file.fence else None,
+        release_hook=_program(document, ("release",), file.release) if file.release else None,
     )
 
 

@@ -30,7 +30,7 @@ from restore.iaas.mark import Claim, How
 
 
 class LabIaas:
-    """An `Iaas`, `Fence` and `Endpoint` over a lab that is kept."""
+    """An `Iaas`, `Fence`, `Release` and `Endpoint` over a lab that is kept."""
 
     def __init__(self, inventory: LabInventory) -> None:
         self._name, self._base, self._tier = inventory.lab, inventory.base or BASE, inventory.tier
@@ -111,6 +111,12 @@ class LabIaas:
             lab.power_off(name)
             if _state(lab, name) != "off" or _answers(lab, host):
                 raise IaasError(f"host {name} of lab {lab.name} was switched off and still runs")
+
+    def release(self, name: str) -> None:
+        """See `Release.release`. Returns when the host answers over SSH."""
+        with self._only_one() as lab:
+            _host(lab, name)
+            _switch_on(lab, name)
 
     def point(self, endpoint: str, addresses: Sequence[str]) -> None:
         """See `Endpoint.point`. A lab has names and no load balancer: the name leads to the first address."""

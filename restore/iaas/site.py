@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from restore.iaas.hooked import HookEndpoint, HookFence
+from restore.iaas.hooked import HookEndpoint, HookFence, HookRelease
 from restore.iaas.hosts import HostsIaas
-from restore.iaas.iaas import Endpoint, Fence, Iaas
+from restore.iaas.iaas import Endpoint, Fence, Iaas, Release
 from restore.iaas.inventory import HostsInventory, Inventory
 from restore.iaas.lab import LabIaas
 
@@ -17,6 +17,7 @@ class Site:
 
     iaas: Iaas
     fence: Fence | None = None
+    release: Release | None = None
     endpoint: Endpoint | None = None
     endpoint_address: str | None = None
 
@@ -28,8 +29,9 @@ def open_iaas(inventory: Inventory) -> Site:
         return Site(
             HostsIaas(inventory),
             fence=HookFence(inventory, fence) if fence is not None else None,
+            release=HookRelease(inventory, inventory.release_hook) if inventory.release_hook is not None else None,
             endpoint=HookEndpoint(address, hook) if hook is not None and address is not None else None,
             endpoint_address=address,
         )
     lab = LabIaas(inventory)
-    return Site(lab, fence=lab, endpoint=lab)
+    return Site(lab, fence=lab, release=lab, endpoint=lab)

@@ -39,8 +39,13 @@ FORBIDDEN = tuple(
         "/dev",
         "/etc/cron.d",
         "/etc/cron.daily",
+        "/etc/cron.hourly",
+        "/etc/cron.monthly",
+        "/etc/cron.weekly",
         "/etc/crontab",
+        "/etc/environment",
         "/etc/group",
+        "/etc/init.d",
         "/etc/ld.so.conf",
         "/etc/ld.so.conf.d",
         "/etc/ld.so.preload",
@@ -48,10 +53,12 @@ FORBIDDEN = tuple(
         "/etc/passwd",
         "/etc/profile",
         "/etc/profile.d",
+        "/etc/rc.local",
         "/etc/shadow",
         "/etc/ssh",
         "/etc/sudoers",
         "/etc/sudoers.d",
+        "/etc/udev",
         "/home",
         "/lib",
         "/lib64",
@@ -86,7 +93,8 @@ while IFS= read -r path; do
   new="unpacked/files$path"
   old="before$path"
   if [ -e "$path" ] || [ -L "$path" ]; then
-    if [ ! -e "$old" ] && [ ! -L "$old" ]; then
+    # One that is listed as absent is ours, of a try that was cut: an undo must not bring it back.
+    if [ ! -e "$old" ] && [ ! -L "$old" ] && ! grep -qsxF -e "$path" absent/list; then
       mkdir -p -- "${old%/*}"
       cp -a -- "$path" "$old.new"
       mv -T -- "$old.new" "$old"
@@ -182,8 +190,7 @@ class PutFiles:
 
     def undo(self) -> None:
         """What was there before comes back."""
-        command = ["sh", "-c", _TAKE_BACK, "bbr", str(self.site.remote)]
-        on_each(self.site.plan.members, lambda host: self.site.machine(host).run(command, timeout=PLACE_TIME))
+        on_each(self.site.plan.members, lambda host: take_back(self.site, host))
 
     def _is_there(self, host: PlannedHost) -> bool:
         machine, listed = self.site.machine(host), str(self.site.remote / LIST)
@@ -192,13 +199,20 @@ class PutFiles:
         return machine.run(["sha256sum", "--quiet", "--status", "-c", listed], expect=(0, 1)).exit_code == 0
 
 
+def take_back(site: Site, host: PlannedHost) -> None:
+    """Put back on a machine what the run's folder keeps in before/; what was not there before goes aside."""
+    site.machine(host).run(["sh", "-c", _TAKE_BACK, "bbr", str(site.remote)], timeout=PLACE_TIME)
+
+
 def staged_manifests(site: Site, host: PlannedHost) -> Mapping[str, str]:
     """All manifests that wait on a new master, by program."""
     return manifests_in(site, host, STAGED)
 
 
 def manifests_in(site: Site, host: PlannedHost, folder: str) -> Mapping[str, str]:
-    """The manifests that wait in a folder of the run on a machine, by program."""
+    """The manifests that wait in a folder of the run on a machine, by program. Units do not move: there are none."""
+    if host.layout != "kubeadm":
+        return {}
     machine = site.machine(host)
     command = ["find", str(site.remote / folder), "-maxdepth", "1", "-type", "f", "-printf", "%f\\n"]
     found = {}

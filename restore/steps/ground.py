@@ -14,7 +14,7 @@ from bbr.machines.machine import Digest
 from bbr.progress import Progress
 from restore.iaas.iaas import MachineWanted
 from restore.iaas.mark import Mark
-from restore.plan import PlannedHost
+from restore.plan import OldMaster, PlannedHost
 from restore.rehearsal import rehearse
 from restore.site import Site, on_each
 from restore.step import Observation, blocked, done, todo
@@ -24,6 +24,7 @@ MARK_TIME = timedelta(days=7)
 """How long a machine stays a run's: a restore that was given up is swept after it."""
 
 SNAPSHOT = "snapshot.db"
+ON, OFF = "on", "off"
 _CHUNK_BYTES = 1024 * 1024
 
 
@@ -33,8 +34,14 @@ class FenceOldMasters:
 
     site: Site
     name: ClassVar[str] = "fence"
-    undo_text: ClassVar[str] = ""
     superseded_by: ClassVar[str] = ""
+
+    @property
+    def undo_text(self) -> str:
+        """Who comes back, and by whose hand."""
+        fenced = ", ".join(one.name for one in self._to_fence)
+        by_hand = "" if self.site.place.release is not None else " by hand"
+        return f"switch on again{by_hand} what this run switched off of {fenced}" if fenced else ""
 
     @property
     def title(self) -> str:
@@ -50,7 +57,7 @@ class FenceOldMasters:
 
     def observe(self) -> Observation:
         """Off, as far as the adapter can say. A machine that does not answer is not known to be off."""
-        to_fence = [one for one in self.site.plan.old_masters if one.fate == "fence"]
+        to_fence = self._to_fence
         if not to_fence:
             return done(self.title)
         if self.site.place.fence is None:
@@ -58,29 +65,46 @@ class FenceOldMasters:
                 f"the adapter {self.site.place.iaas.info().adapter} cannot switch machines off: switch off "
                 f"{', '.join(one.name for one in to_fence)} and make a plan with --attest"
             )
-        on = [one.name for one in to_fence if not self._is_off(one.name)]
+        on = [one.name for one in to_fence if self._power(one.name) != OFF]
         return todo(f"on, or not known to be off: {', '.join(on)}") if on else done("all of them are off")
 
-    def _is_off(self, name: str) -> bool:
-        try:
-            made = self.site.place.iaas.get(name)
-        except BbrError:
-            return False
-        return made is None or made.state == "off"
-
     def act(self, progress: Progress) -> None:
-        """Switch them off, one by one, each proven."""
+        """Switch them off, one by one, each proven. Whether it was on is written down before."""
         fence = self.site.place.fence
-        for one in self.site.plan.old_masters:
-            if one.fate == "fence" and fence is not None:
-                progress.step(f"switching off {one.name}")
-                fence.fence(one.name)
+        if fence is None:
+            return
+        for one in self._to_fence:
+            self.site.folder.journal.write("noted", self.name, f"{one.name}: {self._power(one.name)}")
+            progress.step(f"switching off {one.name}")
+            fence.fence(one.name)
 
     def verify(self) -> None:
         """`Fence.fence` proves it."""
 
     def undo(self) -> None:
-        """Nothing: whether an old master may run is the operator's decision."""
+        """Those come back that this run found on; one that was off, or said nothing, stays off. By hand where it must.
+
+        It is the last undo of a run: what was restored is out of service by then.
+        """
+        release = self.site.place.release
+        if release is None:
+            return
+        noted = {one.detail for one in self.site.folder.journal.read() if (one.event, one.step) == ("noted", self.name)}
+        for one in self._to_fence:
+            if f"{one.name}: {ON}" in noted:
+                release.release(one.name)
+
+    @property
+    def _to_fence(self) -> list[OldMaster]:
+        return [one for one in self.site.plan.old_masters if one.fate == "fence"]
+
+    def _power(self, name: str) -> str:
+        """What the adapter says. Of a machine that does not answer nobody knows."""
+        try:
+            made = self.site.place.iaas.get(name)
+        except BbrError:
+            return "unknown"
+        return OFF if made is None or made.state == "off" else ON
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +119,12 @@ class ClaimMachines:
     @property
     def title(self) -> str:
         """Which machines."""
-        return f"claim {', '.join(host.name for host in self.site.plan.members)}"
+        return f"claim {', '.join(host.name for host in self.site.plan.worked_on)}"
 
     def observe(self) -> Observation:
         """Marked with this run."""
         lacking = []
-        for host in self.site.plan.members:
+        for host in self.site.plan.worked_on:
             made = self.site.place.iaas.get(host.name)
             if made is None or made.mark is None or made.mark.run != self.site.plan.run or made.state != "on":
                 lacking.append(host.name)
@@ -117,7 +141,7 @@ class ClaimMachines:
             wanted = MachineWanted(host.name, roles.get(host.name) or "master", mark, take_living=plan.kind != "fresh")
             self.site.place.iaas.ensure_machine(wanted)
 
-        on_each(plan.members, claim)
+        on_each(plan.worked_on, claim)
 
     def verify(self) -> None:
         """Raises `PreconditionFailed` when one is not ours."""
@@ -153,7 +177,13 @@ class Upload:
         return todo(f"not yet on {', '.join(lacking)}") if lacking else done("the snapshot is on all of them")
 
     def act(self, progress: Progress) -> None:
-        """Send what is missing. A transfer that was cut goes on where it was."""
+        """Send what is missing. A transfer that was cut goes on where it was.
+
+        etcd's programs first: what has to be found, or copied out of a live etcd, is there before anything is stopped.
+        """
+        progress.step("looking for etcdutl on the machines")
+        on_each(self.site.plan.members, lambda host: find_tool(self.site, host, "etcdutl"))
+        progress.step(self.title)
         source = self.site.source
         meter = _Meter(progress, source.rebuilt.size_bytes * len(self.site.plan.members))
 
@@ -236,7 +266,7 @@ class HandOver:
 
     def observe(self) -> Observation:
         """None carries the run's mark."""
-        made = [self.site.place.iaas.get(host.name) for host in self.site.plan.members]
+        made = [self.site.place.iaas.get(host.name) for host in self.site.plan.worked_on]
         ours = [one.name for one in made if one is not None and one.mark is not None]
         return todo(f"still marked: {', '.join(ours)}") if ours else done("none is marked")
 
@@ -256,7 +286,7 @@ class HandOver:
 
 def hand_over(site: Site) -> None:
     """Take the run's mark off all its machines."""
-    on_each(site.plan.members, lambda host: site.place.iaas.hand_over(host.name, run=site.plan.run))
+    on_each(site.plan.worked_on, lambda host: site.place.iaas.hand_over(host.name, run=site.plan.run))
 
 
 def remove_snapshot(site: Site) -> None:

@@ -14,12 +14,13 @@ from typing import ClassVar
 
 from bbr.apiserver.nodes import nodes, stale_nodes
 from bbr.apiserver.objects import delete_all
-from bbr.errors import EtcdError, PreconditionFailed
+from bbr.errors import BbrError, EtcdError, PreconditionFailed
 from bbr.etcd.answers import Member
 from bbr.etcd.client import EtcdClient
 from bbr.etcd.membership import add_learner, promote, remove_member
 from bbr.layouts.processes import find_processes
-from bbr.progress import Progress
+from bbr.layouts.staticpod import parse_pod
+from bbr.progress import Progress, Silent
 from restore import member
 from restore.plan import PlannedHost
 from restore.site import Site
@@ -33,8 +34,11 @@ JOIN_TIME = timedelta(minutes=3)
 SYNC_TIME = timedelta(minutes=30)
 """A learner gets the whole database over the network first."""
 
+HASH_TIME = timedelta(minutes=2)
+
 _INITIAL = re.compile(r"--initial-cluster=[^\s\"']*")
 _STATE = re.compile(r"--initial-cluster-state=\w+")
+_LINE = re.compile(r"""^(\s*- )(["']?)--initial-cluster=.*$""", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ class RemoveLostMembers:
     site: Site
     name: ClassVar[str] = "remove-members"
     undo_text: ClassVar[str] = ""
-    superseded_by: ClassVar[str] = ""
+    superseded_by: ClassVar[str] = "add-learners"  # from then on a member at the lost one's address is the new one
 
     @property
     def title(self) -> str:
@@ -57,11 +61,11 @@ class RemoveLostMembers:
             lost = self._lost(client)
             if not lost:
                 return done("they are no members any more")
-            everyone = client.members()
-        alive = len(self.site.plan.witnesses)
-        if alive <= len([one for one in everyone if not one.is_learner]) // 2:
+            voters = [one for one in client.members() if not one.is_learner]
+        alive = sum(_serves(self.site, host) for host in self.site.plan.witnesses)
+        if alive <= len(voters) // 2:
             return blocked(
-                f"{alive} of {len(everyone)} members live, which is no majority: plan a restore instead of a repair"
+                f"{alive} of {len(voters)} members serve, which is no majority: plan a restore instead of a repair"
             )
         return todo(f"still members: {', '.join(one.name or hex(one.id) for one in lost)}")
 
@@ -107,7 +111,7 @@ class AddLearners:
         return todo(f"not members: {', '.join(lacking)}") if lacking else done("they are members")
 
     def act(self, progress: Progress) -> None:
-        """etcd takes one learner at a time, unless told otherwise; and none while a member is young."""
+        """etcd takes none while a member is young. A plan has one new machine: etcd holds one learner at a time."""
         with _witness(self.site) as client:
             for host in self.site.plan.members:
                 if _member_of(client, host) is None:
@@ -183,8 +187,7 @@ class JoinMembers:
                 for url in one.peer_urls
                 if one.name or url in named
             ]
-        text = _INITIAL.sub(f"--initial-cluster={','.join(pairs)}", manifest)
-        return _STATE.sub("--initial-cluster-state=existing", text)
+        return joining(manifest, ",".join(pairs))
 
     def _problem(self, host: PlannedHost) -> str:
         try:
@@ -228,15 +231,28 @@ class PromoteLearners:
                 )
 
     def verify(self) -> None:
-        """Raises `PreconditionFailed` unless the new members hold what the others hold."""
+        """Raises `StepTimedOut` unless every member comes to hold what the others hold, by HashKV at one revision."""
+        wait_for(
+            self._difference,
+            what="all members to answer with one HashKV",
+            limit=HASH_TIME,
+            hint="do not trust the new member: remove it from etcd, and see its log",
+            progress=Silent(),
+        )
+
+    def _difference(self) -> str:
+        """Asked at one revision. Members that compact at different moments are asked again, by `wait_for`."""
         with _witness(self.site) as client:
-            theirs = client.status().revision
-            promised = client.hash_kv(theirs)
-        for host in self.site.plan.members:
+            revision = client.status().revision
+        answers = {}
+        for host in self.site.plan.hosts:
             with self.site.etcd(host) as client:
-                answer = client.hash_kv(theirs)
-            if answer.compact_revision == promised.compact_revision and answer.hash != promised.hash:
-                raise PreconditionFailed(f"{host.name}: HashKV {answer.hash}, the others have {promised.hash}")
+                answer = client.hash_kv(revision)
+                answers[host.name] = answer.hash, answer.compact_revision
+        if len(set(answers.values())) == 1:
+            return ""
+        told = ", ".join(f"{name} {hash_kv} (compacted at {at})" for name, (hash_kv, at) in answers.items())
+        return f"HashKV at revision {revision}: {told}"
 
     def undo(self) -> None:
         """There is none."""
@@ -254,7 +270,8 @@ class RemoveLostNodes:
     @property
     def title(self) -> str:
         """Which."""
-        return f"remove the Node of {', '.join(old.node_name for old in self.site.plan.old_masters)}"
+        stale = self._stale()
+        return f"remove the Node of {', '.join(stale)}" if stale else "no Node is to be removed"
 
     def observe(self) -> Observation:
         """No such Node."""
@@ -285,11 +302,41 @@ class RemoveLostNodes:
         return stale if self.site.plan.choices.is_stale_removed else []
 
 
+def joining(manifest: str, initial_cluster: str) -> str:
+    """etcd's manifest as a member that joins must have it. Raises `PreconditionFailed` for one that cannot be changed.
+
+    Without the state, which a first master's manifest does not have, etcd would found a cluster of its own.
+    """
+    text = _INITIAL.sub(f"--initial-cluster={initial_cluster}", manifest)
+    if _STATE.search(text):
+        text = _STATE.sub("--initial-cluster-state=existing", text)
+    else:
+        text = _LINE.sub(r"\g<0>\n\g<1>\g<2>--initial-cluster-state=existing\g<2>", text)
+    flags = parse_pod(text, ETCD, what="the new etcd.yaml").flags
+    if (flags.get("initial-cluster"), flags.get("initial-cluster-state")) != (initial_cluster, "existing"):
+        raise PreconditionFailed(
+            "etcd's manifest is written in a way that bbr cannot change",
+            hint="write it in block style, as kubeadm does",
+        )
+    return text
+
+
 @contextmanager
 def _witness(site: Site) -> Iterator[EtcdClient]:
-    """A living member."""
-    with site.etcd(site.plan.witnesses[0]) as client:
+    """A living member: the first that serves. Where none does, the first, which then says why."""
+    witnesses = site.plan.witnesses
+    serving = next((host for host in witnesses if _serves(site, host)), witnesses[0])
+    with site.etcd(serving) as client:
         yield client
+
+
+def _serves(site: Site, host: PlannedHost) -> bool:
+    """Whether a living member follows a leader."""
+    try:
+        with site.etcd(host) as client:
+            return bool(client.status().leader_id)
+    except BbrError:
+        return False
 
 
 def _member_of(client: EtcdClient, host: PlannedHost) -> Member | None:

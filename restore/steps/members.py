@@ -24,7 +24,7 @@ from restore.site import Site, on_each
 from restore.step import Observation, done, todo
 from restore.steps.files import staged_manifests
 from restore.steps.ground import SNAPSHOT
-from restore.steps.programs import API_SERVER, CONTROLLERS, ETCD, STOP_TIME, parked
+from restore.steps.programs import API_SERVER, CONTROLLERS, ETCD, STOP_TIME, from_manifest_of, parked
 from restore.steps.tools import find_tool
 
 SERVE_TIME = timedelta(minutes=3)
@@ -189,7 +189,11 @@ class StartEtcd:
                     self.site.layout.remove(machine, program, parked(self.site))
             elif self.site.layout.is_in_service(machine, ETCD):
                 self.site.layout.take_out(machine, ETCD, parked(self.site))
-            wait_ended(machine, ETCD, limit=STOP_TIME, progress=Silent())
+            mine = from_manifest_of(self.site, host, ETCD)
+            wait_ended(machine, ETCD, limit=STOP_TIME, progress=Silent(), ours=mine)
+            if host.takes_after:
+                # It would go on as a node of the cluster: its certificate is in its memory.
+                self.site.layout.stop_agent(machine)
 
         on_each(self.site.plan.members, one)
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import ClassVar
 
-from bbr.errors import BbrError, PreconditionFailed
+from bbr.errors import BbrError, PreconditionFailed, UsageError
 from bbr.layouts.processes import Process, find_processes, wait_ended
 from bbr.layouts.recovery import RECOVERY_PORT
+from bbr.layouts.staticpod import parse_pod
 from bbr.progress import Progress, Silent
 from restore.plan import PlannedHost
 from restore.site import Site, on_each
 from restore.step import Observation, done, todo
-from restore.steps.files import PARKED
+from restore.steps.files import PARKED, STAGED, manifests_in
 from restore.wait import wait_for
 
 CONTROLLERS = ("cloud-controller-manager", "kube-controller-manager", "kube-scheduler")
@@ -40,7 +41,7 @@ class StopControlPlane:
     @property
     def title(self) -> str:
         """Where."""
-        names = ", ".join(host.name for host in self.site.plan.members)
+        names = ", ".join(host.name for host in self.site.plan.worked_on)
         return f"stop controllers, schedulers and all API servers on {names}"
 
     def observe(self) -> Observation:
@@ -101,7 +102,7 @@ class StopEtcd:
 
 
 def why_not_ready(site: Site) -> str:
-    """Why an API server of the members does not serve; "" when all that are in service do."""
+    """Why an API server of the plan's does not serve; "" when all that are in service do."""
 
     def one(host: PlannedHost) -> str:
         machine = site.machine(host)
@@ -113,12 +114,12 @@ def why_not_ready(site: Site) -> str:
         except BbrError as err:
             return str(err)
 
-    found = on_each(site.plan.members, one)
+    found = on_each(site.plan.worked_on, one)
     return next((f"{name}: {reason}" for name, reason in found.items() if reason), "")
 
 
 def stop(site: Site, programs: Sequence[str], progress: Progress) -> None:
-    """Take programs out of service on all members, and wait until their processes have ended."""
+    """Take programs out of service wherever the plan has them, and wait until their processes have ended."""
 
     def one(host: PlannedHost) -> None:
         machine = site.machine(host)
@@ -126,19 +127,33 @@ def stop(site: Site, programs: Sequence[str], progress: Progress) -> None:
             if site.layout.is_in_service(machine, program):
                 site.layout.take_out(machine, program, parked(site))
         for program in programs:
-            wait_ended(machine, program, limit=STOP_TIME, progress=progress, which=is_the_masters)
+            mine = from_manifest_of(site, host, program)
+            wait_ended(machine, program, limit=STOP_TIME, progress=progress, which=is_the_masters, ours=mine)
 
-    on_each(site.plan.members, one)
+    on_each(_where(site, programs), one)
+
+
+def from_manifest_of(site: Site, host: PlannedHost, program: str) -> Callable[[Process], bool]:
+    """Tells, by its flags, the process that was started from the manifest that is out of service by now.
+
+    Another of the same name may run there in a pod of somebody's. Where the layout has no manifests, none is told.
+    """
+    try:
+        text = manifests_in(site, host, STAGED if host.takes_after else PARKED).get(program)
+        flags = parse_pod(text, program, what=program).flags if text is not None else None
+    except UsageError:
+        flags = None
+    return lambda process: flags is not None and process.flags == flags
 
 
 def put_back(site: Site, programs: Sequence[str]) -> None:
-    """Put into service what was parked, on all members. What was not parked is left alone."""
+    """Put into service what was parked, wherever the plan has it. What was not parked is left alone."""
 
     def one(host: PlannedHost) -> None:
         for program in programs:
             site.layout.put_back(site.machine(host), program, parked(site))
 
-    on_each(site.plan.members, one)
+    on_each(_where(site, programs), one)
 
 
 def parked(site: Site) -> PurePosixPath:
@@ -156,6 +171,11 @@ def is_the_masters(process: Process) -> bool:
     return not is_recovery(process)
 
 
+def _where(site: Site, programs: Sequence[str]) -> tuple[PlannedHost, ...]:
+    """etcd is the members' affair: one on a host that is only its client is another one. The rest is everybody's."""
+    return site.plan.members if ETCD in programs else site.plan.worked_on
+
+
 def _observe(site: Site, programs: Sequence[str]) -> Observation:
     def one(host: PlannedHost) -> list[str]:
         machine = site.machine(host)
@@ -165,7 +185,7 @@ def _observe(site: Site, programs: Sequence[str]) -> Observation:
             if site.layout.is_in_service(machine, program) or any(map(is_the_masters, find_processes(machine, program)))
         ]
 
-    found = on_each(site.plan.members, one)
+    found = on_each(_where(site, programs), one)
     there = [f"{host}: {', '.join(names)}" for host, names in found.items() if names]
     return todo(f"in service or running: {'; '.join(there)}") if there else done("all of it is stopped")
 

@@ -23,6 +23,9 @@ from restore.wait import wait_for
 
 READY_TIME = timedelta(minutes=3)
 
+PATIENCE = timedelta(seconds=1)
+"""It serves nobody but this restore."""
+
 
 @dataclass(frozen=True, slots=True)
 class StartRecovery:
@@ -117,4 +120,12 @@ def stop_recovery(site: Site, host: PlannedHost, progress: Progress | None) -> N
     """Stop the recovery API server, and wait until it has ended."""
     machine = site.machine(host)
     site.layout.remove(machine, RECOVERY_POD, parked(site))
-    wait_ended(machine, API_SERVER, limit=STOP_TIME, progress=progress or Silent(), which=is_recovery)
+    wait_ended(
+        machine,
+        API_SERVER,
+        limit=STOP_TIME,
+        progress=progress or Silent(),
+        which=is_recovery,
+        ours=is_recovery,
+        patience=PATIENCE,
+    )

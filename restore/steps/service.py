@@ -38,7 +38,7 @@ class StartApiServers:
     @property
     def title(self) -> str:
         """Where."""
-        return f"start the API servers on {', '.join(host.name for host in self.site.plan.members)}"
+        return f"start the API servers on {', '.join(host.name for host in self.site.plan.worked_on)}"
 
     def observe(self) -> Observation:
         """In service and ready everywhere."""
@@ -64,7 +64,8 @@ class StartApiServers:
     def _problem(self, host: PlannedHost) -> str:
         machine = self.site.machine(host)
         if not self.site.layout.is_in_service(machine, API_SERVER):
-            return "its API server is not in service"
+            # A host of etcd alone has none.
+            return "its API server is not in service" if API_SERVER in _wanted(self.site, host) else ""
         with self.site.api(host) as api:
             return api.ready().reason
 
@@ -81,20 +82,23 @@ class PointEndpoint:
     @property
     def title(self) -> str:
         """Who does it."""
-        addresses = ", ".join(host.node_address for host in self.site.plan.members)
+        addresses = ", ".join(self._addresses)
         how = "point" if self.site.place.endpoint is not None else "wait until somebody points"
         return f"{how} {self._endpoint} to {addresses}"
 
     def observe(self) -> Observation:
-        """The endpoint answers with this cluster's authority."""
+        """The endpoint answers with this cluster's authority. In a repair it did before, so that tells nothing."""
+        if not self._endpoint:
+            return done("neither backup nor plan tells of an endpoint")
+        if self.site.plan.kind == "repair" and self.site.place.endpoint is not None:
+            return todo("the new master may not be among those that it leads to")
         problem = self._problem()
         return todo(problem) if problem else done(f"{self._endpoint} leads to an API server of this cluster")
 
     def act(self, progress: Progress) -> None:
         """By the adapter, or the operator's hook; where there is neither, by a person."""
         if self.site.place.endpoint is not None:
-            addresses = [host.node_address for host in self.site.plan.members]
-            self.site.place.endpoint.point(self._endpoint, addresses)
+            self.site.place.endpoint.point(self._endpoint, self._addresses)
         wait_for(
             self._problem,
             what=f"{self._endpoint} to lead to the new masters",
@@ -108,6 +112,11 @@ class PointEndpoint:
 
     def undo(self) -> None:
         """There is none."""
+
+    @property
+    def _addresses(self) -> list[str]:
+        """The living masters of a repair serve all the while, so they come first."""
+        return [host.node_address for host in (*self.site.plan.witnesses, *self.site.plan.members)]
 
     @property
     def _endpoint(self) -> str:
@@ -185,7 +194,7 @@ class StartControllers:
     @property
     def title(self) -> str:
         """Where."""
-        return f"start schedulers and controllers on {', '.join(host.name for host in self.site.plan.members)}"
+        return f"start schedulers and controllers on {', '.join(host.name for host in self.site.plan.worked_on)}"
 
     def observe(self) -> Observation:
         """In service everywhere, and running."""
@@ -334,7 +343,7 @@ def put_into_service(site: Site, programs: tuple[str, ...]) -> None:
             elif not host.takes_after:
                 site.layout.put_back(machine, program, parked(site))
 
-    on_each(site.plan.members, one)
+    on_each(site.plan.worked_on, one)
 
 
 def _wanted(site: Site, host: PlannedHost) -> frozenset[str]:
@@ -368,5 +377,5 @@ def _first_problem(site: Site, problem: Callable[[PlannedHost], str]) -> str:
         except BbrError as err:
             return str(err)
 
-    found = on_each(site.plan.members, one)
+    found = on_each(site.plan.worked_on, one)
     return next((f"{name}: {text}" for name, text in found.items() if text), "")

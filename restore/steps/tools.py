@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
+from bbr.errors import ToolMissing
+from bbr.servers.binaries import find
 from restore.plan import PlannedHost
 from restore.program import Name, Program, find_program
 from restore.site import Site
@@ -23,4 +25,9 @@ def find_tool(site: Site, host: PlannedHost, name: Name) -> Program:
 
 
 def _here(site: Site, name: Name) -> Path | None:
-    return next((folder / name for folder in site.programs if (folder / name).is_file()), None)
+    """One of the wanted minor version; else any, whose version is then told."""
+    minor = ".".join(site.plan.source.etcd.server_version.split(".")[:2])
+    try:
+        return find(name, search=site.programs, version=minor).path
+    except ToolMissing:  # also where the machines' programs do not run on this host
+        return next((folder / name for folder in site.programs if (folder / name).is_file()), None)

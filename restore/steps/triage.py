@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import ClassVar
 
 from bbr.apiserver.addresses import change, changes
@@ -23,12 +22,12 @@ from bbr.apiserver.volumes import attachments_of
 from bbr.apiserver.webhooks import to_quarantine, webhooks
 from bbr.errors import PreconditionFailed
 from bbr.etcd.write import delete
-from bbr.layouts.pki import PKI
 from bbr.layouts.recovery import RECOVERY_PORT
+from bbr.layouts.signers import keys_in
 from bbr.progress import Progress
 from restore.site import Site
 from restore.step import Observation, done, todo
-from restore.survey import read_file
+from restore.steps.readkeys import api_server_keys
 
 QUARANTINE = "quarantine-"
 MASTER_LEASES = b"/registry/masterleases/"
@@ -176,17 +175,13 @@ class Prove:
 
     def _check_signers(self) -> None:
         """Tokens that were issued before the disaster are signed by the backup's key, not by what lies here."""
-        there = {
-            file.body.strip()
-            for files in self.site.source.files.values()
-            for file in files
-            if file.path == PKI / "sa.pub"
-        }
-        for host in self.site.plan.members:
-            body = read_file(self.site.machine(host), PurePosixPath(PKI / "sa.pub"))
-            if there and body is not None and body.strip() not in there:
+        theirs = self.site.old_keys
+        for host in self.site.plan.members if theirs is not None else ():
+            mine = api_server_keys(self.site, host)
+            if theirs and mine and keys_in(theirs.signers) - keys_in(mine.signers):
                 raise PreconditionFailed(
-                    f"{host.name}: {PKI / 'sa.pub'} is not the backup's: every token that was issued before is refused",
+                    f"{host.name}: its API server does not know the backup's service-account key: every token that was "
+                    "issued before is refused",
                     hint="`bbr restore undo`, then put sa.key and sa.pub of the backup there, or name both keys in "
                     "--service-account-key-file",
                 )

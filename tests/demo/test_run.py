@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from bbr.demo.keyspace import Keyspace
-from bbr.demo.run import Step, Tools, compare, tour
+from bbr.demo.run import Tools, compare, tour
+from bbr.demo.step import Step
 from bbr.errors import VerificationFailed
 from bbr.etcd.tools import find_etcdutl
 from bbr.etcd.write import delete, put

@@ -123,7 +123,7 @@ def test_nothing_alive_leaves_out_only_the_tombstone_at_the_compaction() -> None
     both = int(extend(whole, deleted.revision.encode() + deleted.value))
     assert hash_kv(BoltReader(data), 3, 2) == both
     assert hash_kv(BoltReader(data), 3, 3) == whole
-    assert hash_kv(BoltReader(data), 3, 3, others_live=True) == int(extend(0, b"key"))
+    assert hash_kv(BoltReader(data), 3, 3, put_above=[b"new"]) == int(extend(0, b"key"))
 
 
 @given(parts=st.lists(st.sampled_from([b"/", b"a", b".", b"registry", b"x.io"]), max_size=8))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
@@ -96,3 +97,19 @@ def test_one_that_does_not_end_is_named_at_the_limit(sleeper: tuple[str, subproc
 def test_processes_that_are_not_meant_are_not_waited_for(sleeper: tuple[str, subprocess.Popen[bytes]]) -> None:
     name, _ = sleeper
     wait_ended(local_machine(), name, progress=Silent(), which=lambda one: one.flags["name"] == "m2")
+
+
+def test_one_that_is_ours_is_told_to_end_and_no_other(sleeper: tuple[str, subprocess.Popen[bytes]]) -> None:
+    name, process = sleeper
+    patience = timedelta(seconds=0.1)
+    with pytest.raises(PreconditionFailed, match="has not ended"):
+        wait_ended(
+            local_machine(),
+            name,
+            progress=Silent(),
+            limit=timedelta(seconds=0.7),
+            ours=lambda one: one.flags["name"] == "m2",
+            patience=patience,
+        )
+    wait_ended(local_machine(), name, progress=Silent(), ours=lambda one: one.pid == process.pid, patience=patience)
+    assert process.wait() == -signal.SIGTERM

@@ -21,7 +21,7 @@ from bbr.threads import pool
 
 CONTAINERD_FOLDER = "/var/lib/containerd"
 _FILES = Path(__file__).parent / "node_files"
-_START_TIME = timedelta(seconds=60)
+_START_TIME = timedelta(minutes=3)
 _IN_IMAGES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd", "etcdctl", "etcdutl")
 
 _SCRIPTS = {
@@ -40,11 +40,30 @@ tar -xf - -C /
 mkdir -p -m 755 /etc/kubernetes/manifests
 systemctl enable containerd kubelet
 /etc/rc.local
-until ctr version >/dev/null 2>&1; do
-    systemctl is-active containerd >/dev/null || { tail -n 5 /var/log/containerd.log >&2; exit 1; }
-    sleep 0.05
+answers() {
+    until ctr version >/dev/null 2>&1; do
+        systemctl is-active containerd >/dev/null || { tail -n 5 /var/log/containerd.log >&2; exit 1; }
+        sleep 0.05
+    done
+}
+answers
+tries=0
+until ctr plugins ls | grep -q '^io.containerd.grpc.v1 *cri .* ok *$'; do
+    if [ "$tries" = 20 ]; then
+        echo "containerd runs, and does not serve a kubelet:" >&2
+        grep 'failed to load plugin.*grpc.v1.cri' /var/log/containerd.log | tail -n 1 >&2
+        limit=$(cat /proc/sys/fs/inotify/max_user_instances)
+        echo "if that is too many open files: all labs of this machine share fs.inotify.max_user_instances=$limit;" \
+            "take others down, or raise it" >&2
+        exit 1
+    fi
+    tries=$((tries + 1))
+    sleep 1
+    systemctl restart containerd
+    answers
 done
 """
+"""A containerd that found no inotify instance left runs on without what a kubelet needs: a later start may find one."""
 
 
 def prepare(

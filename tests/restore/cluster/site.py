@@ -19,6 +19,7 @@ from pathlib import Path
 from bbr.lab.cluster import fast, programs, true
 from bbr.lab.cluster.spec import ADMIN_CONF, Cluster, ClusterSpec, host_specs
 from bbr.lab.lab import Lab
+from bbr.progress import Silent
 from bbr.servers.binaries import search_path
 
 PROGRAM = "import sys; from bbr.cli.main import main; sys.argv[0] = 'bbr'; main()"
@@ -73,7 +74,8 @@ class Site:
             path = self.folder / name
             path.write_text(self.on(masters[0], f"cat /etc/kubernetes/pki/etcd/{name}"))
             path.chmod(0o600)
-        hosts = [self.lab.host(name) for name in masters]
+        lab = Lab.open(self.lab.name, base=self.lab.folder.parent)  # the adapter may have made hosts meanwhile
+        hosts = [lab.host(name) for name in masters]
         (key,) = (self.folder / "bbr-keys").glob("writer-*.key")
         configuration = {
             "repository": "repository",
@@ -100,7 +102,7 @@ class Site:
         (self.folder / "bbr.yaml").write_text(json.dumps(configuration))  # JSON is YAML
         inventory = {"adapter": "lab", "lab": self.lab.name, "base": str(self.lab.folder.parent), "tier": self.tier}
         (self.folder / "inventory.yaml").write_text(json.dumps(inventory))
-        return replace(self, cluster=replace(self.cluster, masters=tuple(masters)))
+        return replace(self, lab=lab, cluster=replace(self.cluster, masters=tuple(masters)))
 
     def back_up(self) -> str:
         """A backup of etcd and all masters. Returns its id."""
@@ -141,7 +143,7 @@ def opened_site(
     # Kept, so that other processes (the adapter in bbr) may open and change it.
     lab = Lab.up(host_specs(spec, found), base=folder / "labs", is_kept=True)
     try:
-        cluster = create.create(lab, spec)
+        cluster = create.create(lab, spec, progress=Silent())
         site = Site(lab, cluster, folder, tier)
         site.bbr("init", "--repo", "repository", "--writer", "bastion", "--state-dir", "state")
         yield site.configure(masters)

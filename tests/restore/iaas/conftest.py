@@ -26,13 +26,13 @@ OLD = "old"
 
 SPARE = ("n1", "n2")
 
-POWER_OFF = """\
+POWER = """\
 #!{python}
 import json, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from bbr.lab.lab import Lab
-Lab.open({lab!r}, base=Path({base!r})).power_off(json.load(sys.stdin)["name"])
+Lab.open({lab!r}, base=Path({base!r})).{what}(json.load(sys.stdin)["name"])
 """
 
 
@@ -97,11 +97,13 @@ def bench(request: pytest.FixtureRequest, lab: Lab, tmp_path: Path) -> Iterator[
 
 
 def hosts_inventory(lab: Lab, folder: Path, *, extra: str = "") -> Path:
-    """An inventory that names the hosts of a lab as hosts that exist, with a fence that switches them off."""
-    fence = folder / "power-off"
+    """An inventory that names the hosts of a lab as hosts that exist, with hooks that switch them off and on."""
     root = str(Path(__file__).parents[3])
-    fence.write_text(POWER_OFF.format(python=sys.executable, root=root, lab=lab.name, base=str(lab.folder.parent)))
-    fence.chmod(0o700)
+    for what in ("power_off", "power_on"):
+        hook = folder / what
+        base = str(lab.folder.parent)
+        hook.write_text(POWER.format(python=sys.executable, root=root, lab=lab.name, base=base, what=what))
+        hook.chmod(0o700)
     hosts = {}
     for host in lab.hosts:
         ssh = ssh_host(host)
@@ -112,7 +114,8 @@ def hosts_inventory(lab: Lab, folder: Path, *, extra: str = "") -> Path:
             "door": list(ssh.door or ()),
         }
     identity = str(lab.hosts[0].identity)
-    body = {"adapter": "hosts", "defaults": {"identity_file": identity}, "hosts": hosts, "fence": ["./power-off"]}
+    hooks = {"fence": ["./power_off"], "release": ["./power_on"]}
+    body = {"adapter": "hosts", "defaults": {"identity_file": identity}, "hosts": hosts, **hooks}
     path = folder / "inventory.yaml"
     path.write_text(f"{json.dumps(body, indent=1)[:-2]}{extra}\n}}\n")  # JSON is YAML
     path.chmod(0o600)

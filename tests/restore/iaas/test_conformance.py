@@ -221,10 +221,23 @@ def test_fenced_machine_answers_no_more_and_can_be_fenced_again(bench: Bench) ->
     bench.site.fence.fence(OLD)
 
 
-def test_fencing_what_is_not_there_is_refused(bench: Bench) -> None:
+def test_fenced_machine_that_is_released_answers_again(bench: Bench) -> None:
+    there = bench.site.iaas.get(OLD)
+    assert there is not None
     assert bench.site.fence is not None
+    assert bench.site.release is not None
+    bench.site.fence.fence(OLD)
+    bench.site.release.release(OLD)
+    assert hostname(there) == OLD
+
+
+def test_fencing_or_releasing_what_is_not_there_is_refused(bench: Bench) -> None:
+    assert bench.site.fence is not None
+    assert bench.site.release is not None
     with pytest.raises(IaasRefused):
         bench.site.fence.fence("never-was")
+    with pytest.raises(IaasRefused):
+        bench.site.release.release("never-was")
 
 
 def test_adapter_is_made_from_its_file_again(bench: Bench) -> None:
