@@ -127,6 +127,7 @@ class _Rebuilt:
             "ready_s": self.ready_s,
             "own_s": self.own_s,
             "plan_s": self.plan.wall_s,
+            "plan_cpu_s": self.plan.cpu_s,
             **steps,
             **self.apply.figures(),
         }

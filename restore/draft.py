@@ -311,6 +311,6 @@ def _expect(request: Request, source: Source, bump: int, hosts: Sequence[Planned
         f"about {seconds:,.0f} s until the API server is ready",
         (
             "bootstrap tokens and uploaded certificates of the backup's time have expired: before more nodes join, "
-            "`kubeadm token create --print-join-command`, and `kubeadm init phase upload-certs --upload-certs` for masters"
+            "`kubeadm token create --print-join-command`, for masters `kubeadm init phase upload-certs --upload-certs`"
         ),
     ]

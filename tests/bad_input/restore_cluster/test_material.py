@@ -94,7 +94,7 @@ def test_an_old_master_that_runs_and_is_neither_fenced_nor_attested_stops_the_pl
     ids=["wrong", "missing"],
 )
 def test_a_backup_whose_encryption_configuration_opens_nothing_stops_before_the_first_step(
-    site: Site, spoil: str, says: str, first: str
+    site: Site, spoil: str, says: str
 ) -> None:
     with spoilt(site, ENCRYPTION, spoil):
         done = site.bbr("backup", "-o", "json", inside=True, check=False)
@@ -109,11 +109,11 @@ def test_a_backup_whose_encryption_configuration_opens_nothing_stops_before_the_
     check_serves(site)
 
 
-def test_an_authority_that_has_expired_stops_the_plan(site: Site, first: str) -> None:
+def test_an_authority_that_has_expired_stops_the_plan(site: Site) -> None:
     with spoilt(site, f"{PKI}/ca.crt", f"cat >{PKI}/ca.crt", stdin=expired_authority(site)):
         done = site.bbr("backup", "-o", "json", inside=True, check=False)
     assert done.returncode == 3, done.stderr
-    code, said = refused_plan(site, "inventory.yaml", json.loads(done.stdout)["id"], "--to", "n1", kind="fresh")
+    code, said = refused(site, json.loads(done.stdout)["id"])
     assert code == 5
     assert f"{PKI}/ca.crt has expired" in said
     # The API server had seen the other authority, and refused its clients until it saw its own again.
@@ -152,23 +152,23 @@ def test_keys_that_were_exchanged_since_the_backup_are_merged_and_an_undo_takes_
 
 def test_an_external_authority_is_asked_and_its_certificates_are_used(site: Site, external: str) -> None:
     folder = str(site.folder / "asked")
-    code, said = refused_plan(site, "inventory.yaml", external, "--to", "n1", kind="fresh")
+    code, said = refused(site, external)
     assert code == 5
     assert "--csr-dir" in said
-    asking = (external, "--to", "n1", "--csr-dir", folder)
-    code, said = refused_plan(site, "inventory.yaml", *asking, kind="fresh")
+    asking = (external, "--csr-dir", folder)
+    code, said = refused(site, *asking)
     assert code == 5
     names = sorted(path.name for path in Path(folder, "n1").glob("*.csr"))
     assert names == ["apiserver.csr", "kubelet.conf.csr"]
     assert all(f"{folder}/n1/{name}" in said for name in names)
     keys = {path: path.read_bytes() for path in Path(folder, "n1").glob("*.key")}
     assert {path.stat().st_mode & 0o777 for path in keys} == {0o600}
-    refused_plan(site, "inventory.yaml", *asking, kind="fresh")
+    refused(site, *asking)
     assert {path: path.read_bytes() for path in keys} == keys  # they may have been sent
 
     giving = ("--certificates", folder)
     sign(site, Path(folder, "n1"), by=ec.generate_private_key(ec.SECP256R1()))
-    code, said = refused_plan(site, "inventory.yaml", external, "--to", "n1", *giving, kind="fresh")
+    code, said = refused(site, external, *giving)
     assert code == 5
     assert "the cluster's authority did not sign it" in said
     sign(site, Path(folder, "n1"))
@@ -202,6 +202,17 @@ def check_token(site: Site, host: str) -> None:
     server = f"--server https://api.lab:6443 --certificate-authority={PKI}/ca.crt"
     said = site.on(host, f"kubectl --kubeconfig /dev/null {server} --token {token} auth whoami")
     assert "system:serviceaccount:before:robot" in said
+
+
+def refused(site: Site, backup: str, *words: str | Path) -> tuple[int, str]:
+    """A plan for the new machine that must not be made, of one backup: its exit code and its words."""
+    out = site.folder / "refused.json"
+    line = ("restore", "plan", backup, "--kind", "fresh", "--inventory", "inventory.yaml", *IDENTITY)
+    done = site.bbr(*line, "--to", "n1", "--out", out, *words, check=False)
+    assert done.returncode != 0, done.stdout
+    assert not out.exists()
+    assert "hint:" in done.stderr, done.stderr
+    return done.returncode, done.stderr
 
 
 def planned(site: Site, backup: str, *words: str | Path) -> Path:

@@ -226,7 +226,12 @@ def test_nodes_can_join_after_old_tokens_have_expired(site: Site, rebuilt: Befor
     assert [line for line in expect if "kubeadm token create --print-join-command" in line]
     joining = site.on("n1", "kubeadm token create --print-join-command")
     assert joining.startswith("kubeadm join api.lab:6443 --token ")
-    uploaded = site.on("n1", "kubeadm init phase upload-certs --upload-certs")
+    # A host of a lab has no default route, from which kubeadm would know the machine's address.
+    version = site.on("n1", "kubeadm version -o short").strip()
+    api = "apiVersion: kubeadm.k8s.io/v1beta4"
+    here = f"{api}\nkind: InitConfiguration\nlocalAPIEndpoint: {{advertiseAddress: {address(site, 'n1')}}}\n"
+    told = f"{here}---\n{api}\nkind: ClusterConfiguration\nkubernetesVersion: {version}\n"
+    uploaded = site.on("n1", "kubeadm init phase upload-certs --upload-certs --config /dev/stdin", stdin=told)
     assert "Using certificate key" in uploaded
 
 
