@@ -32,13 +32,13 @@ demo-cluster: $(VENV)/ready programs testbed-etcd testbed-lab  ## a cluster lose
 	@$(BIN)/bbr demo --cluster $(DEMO)
 
 test: lint testbed testbed-lab  ## everything: lint, types, layers, tests
-	@$(PYTEST) -m "not full and not truelab"
+	@$(PYTEST) -m "not full and not truelab and not lab"
 
 quick: $(VENV)/ready testbed testbed-lab  ## the tests that are not slow
-	@$(PYTEST) -m "not full and not truelab and not slow"
+	@$(PYTEST) -m "not full and not truelab and not lab and not slow"
 
-test-lab: $(VENV)/ready testbed testbed-lab  ## restores of clusters with real containers, 20,000 objects each
-	@$(PYTEST) -m truelab --durations=0 tests/restore/truelab $(LAB)
+test-lab: $(VENV)/ready testbed testbed-lab  ## each restore with real containers and 20,000 objects; every kill, undo and bad input
+	@$(PYTEST) -m "truelab or lab" --durations=0 $(LAB)
 
 flips: $(VENV)/ready testbed  ## every bit of a small repository flipped
 	@$(PYTEST) -m full tests/test_flips.py

@@ -9,7 +9,7 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bbr.durable import replace_file
@@ -79,9 +79,13 @@ class RunFolder:
 
 
 def list_runs(state_dir: Path) -> list[RunFolder]:
-    """The runs of this host, oldest first by when their plans were made."""
-    folders = [RunFolder(path.parent) for path in (state_dir / RUNS).glob(f"*/{PLAN}")]
-    return sorted(folders, key=lambda folder: folder.plan().made_at)
+    """The runs of this host whose plans can be read, oldest first by when they were made."""
+    found = []
+    for path in (state_dir / RUNS).glob(f"*/{PLAN}"):
+        folder = RunFolder(path.parent)
+        with suppress(PlanInvalid):  # of another version of bbr, which alone can go on with it
+            found.append((folder.plan().made_at, folder.path.name, folder))
+    return [folder for *_, folder in sorted(found, key=lambda one: one[:2])]
 
 
 def read_plan(path: Path) -> Plan:

@@ -23,7 +23,7 @@ import pytest
 
 from tests.restore.cluster.site import TARGET, Site, object_names, opened_site
 
-pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root"), pytest.mark.slow]
+pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root"), pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNBOOKS = ROOT / "docs" / "runbooks"

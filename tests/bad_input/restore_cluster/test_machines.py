@@ -35,7 +35,7 @@ from tests.bad_input.restore_cluster.broken import (
 from tests.conftest import QUICK, program
 from tests.restore.cluster.site import TARGET, Site, opened_site
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root")
+pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root")]
 
 INVENTORY = "inventory.yaml"
 HOME = "/var/lib/bbr"

@@ -33,6 +33,7 @@ from tests.bad_input.restore_cluster.broken import begun, hosts_inventory, refus
 from tests.restore.cluster.site import IDENTITY, PROGRAM, TARGET, Site, object_names, opened_site
 
 pytestmark = [
+    pytest.mark.lab,
     pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root"),
     pytest.mark.slow,
     pytest.mark.timeout(900),

@@ -17,7 +17,11 @@ from tests.layouts import systemctl
 from tests.restore.cluster.site import Site, object_names, opened_site, settled
 from tests.restore.cluster.test_kinds import MEANT, check, fill
 
-pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root"), pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root"),
+    pytest.mark.timeout(900),
+]
 
 FILES = "find {} -type f -exec sha256sum {{}} + | sort -k2"
 

@@ -18,7 +18,11 @@ from tests.restore.cluster.killed_run import Point, killed
 from tests.restore.cluster.site import IDENTITY, TARGET, Site, opened_site, settled
 from tests.restore.cluster.test_kinds import MEANT, check, fill
 
-pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root"), pytest.mark.timeout(3000)]
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root"),
+    pytest.mark.timeout(3000),
+]
 
 POINTS = ("begun", "inside", "acted", "done")
 LEFT = "ls -A /etc/kubernetes/manifests; find /var/lib/bbr/runs -name 'snapshot.db*' -o -name '.bbr-*' | head"

@@ -17,7 +17,11 @@ from bbr.lab.host import HostSpec
 from bbr.lab.lab import Lab
 from tests.restore.cluster.site import Site, object_names, opened_site
 
-pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root"), pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root"),
+    pytest.mark.timeout(900),
+]
 
 PKI = "/etc/kubernetes/pki"
 ETCDCTL = (

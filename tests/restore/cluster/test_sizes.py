@@ -16,7 +16,11 @@ from tests.restore.cluster.site import Site, object_names, opened_site, settled
 from tests.restore.cluster.test_kinds import MEANT, check, fill
 from tests.restore.cluster.test_repair import reopened
 
-pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root"), pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root"),
+    pytest.mark.timeout(900),
+]
 
 HOOK = """\
 #!{python}

@@ -22,7 +22,11 @@ from tests.restore.cluster.site import IDENTITY, TARGET, Site, object_names, ope
 from tests.restore.cluster.test_killed import IN_SERVICE, apply_words, killed_at
 from tests.restore.cluster.test_kinds import MEANT, check, fill
 
-pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root"), pytest.mark.timeout(3000)]
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root"),
+    pytest.mark.timeout(3000),
+]
 
 MASTERS = ("m1", "m2", "m3")
 UNDO_POINTS = ("inside", "taken-back", "undone")

@@ -24,6 +24,7 @@ from tests.bad_input.restore_cluster.broken import shim, the_lab
 from tests.restore.cluster.site import Site, object_names, opened_site
 
 pytestmark = [
+    pytest.mark.lab,
     pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root"),
     pytest.mark.slow,
     pytest.mark.timeout(900),

@@ -208,7 +208,7 @@ def test_host_behind_a_jump_is_taken_and_its_silence_is_proof_only_while_the_jum
 ) -> None:
     jump, behind = ssh_host(bench.lab.host("n1")), ssh_host(bench.lab.host("n2"))
     path = tmp_path / "jump.yaml"
-    power_off = tmp_path / "power-off"
+    power_off = tmp_path / "power_off"
     body = {
         "adapter": "hosts",
         "defaults": {"identity_file": str(bench.lab.host("n1").identity), "jump": "gate"},
