@@ -48,6 +48,7 @@ def apply_steps(
     if past.is_finished:
         progress.warn(f"the restore {plan.run} is finished; nothing was done now")
         return
+    progress = _Told(progress, record)
     for number, (step, planned) in enumerate(zip(steps, plan.steps, strict=True), start=1):
         label = f"[{number}/{len(steps)}] {step.title}"
         if step.name in past.done and step.superseded_by in past.begun:
@@ -55,6 +56,23 @@ def apply_steps(
         progress.step(label)
         _do(step, planned, past=past, record=record, progress=progress)
     record("finished", detail=f"{plan.target.name} is back")
+
+
+class _Told:
+    """A progress whose warnings stand in the journal too: who reads the incident log was not at the terminal."""
+
+    def __init__(self, progress: Progress, record: Callable[..., None]) -> None:
+        self._progress, self._record = progress, record
+
+    def step(self, what: str) -> None:
+        self._progress.step(what)
+
+    def advance(self, done_bytes: int, total_bytes: int) -> None:
+        self._progress.advance(done_bytes, total_bytes)
+
+    def warn(self, what: str) -> None:
+        self._record("warned", detail=what)
+        self._progress.warn(what)
 
 
 def undo_steps(

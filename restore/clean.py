@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 from bbr.errors import StepBlocked
 from bbr.progress import Progress
+from bbr.scratch import sweep
 from restore import member
 from restore.fleet import Fleet
 from restore.journal import past_of
@@ -34,8 +35,9 @@ def clean_run(site: Site, fleet: Fleet, *, progress: Progress) -> int:
             hint="`bbr restore apply` finishes it, `bbr restore undo` takes it back",
         )
     progress.step("removing what was kept aside on the machines")
-    freed = sum(on_each(site.plan.members, lambda host: _clean_host(site, host)).values())
+    freed = sum(on_each(site.plan.hosts, lambda host: _clean_host(site, host)).values())
     fleet.leave(progress.warn)
+    sweep(site.folder.path)  # what a killed run had fetched
     safety = site.folder.path / SAFETY
     if safety.exists():
         freed += safety.stat().st_size
@@ -47,7 +49,7 @@ def clean_run(site: Site, fleet: Fleet, *, progress: Progress) -> int:
 def _clean_host(site: Site, host: PlannedHost) -> int:
     machine = site.machine(host)
     freed = 0
-    for folder in _folders(host):
+    for folder in _folders(host) if host.role == "member" else ():
         freed += sum(one.size_bytes for one in member.leftovers(machine, folder) if one.run == site.plan.run)
         member.clean(machine, folder, site.plan.run)
     output = machine.run(["sh", "-c", _REMOVE, "bbr", str(site.remote)])

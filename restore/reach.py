@@ -1,8 +1,8 @@
 """Clients of what runs on a master, through its own SSH connection: only SSH has to be reachable.
 
 Credentials are the master's own, read into memory. For the API server a client certificate of the group system:masters
-is issued for an hour, by the CA whose key lies on the master; where it does not (an external CA), super-admin.conf or
-admin.conf are used as they are.
+is issued for twelve hours, and kept in memory only, by the CA whose key lies on the master; where it does not (an
+external CA), super-admin.conf or admin.conf are used as they are.
 """
 
 from __future__ import annotations

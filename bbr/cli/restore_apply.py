@@ -132,6 +132,7 @@ def undo(*, plan_file: Path, confirm: str | None, inventory: Path | None, where:
       bbr restore undo plan.json --confirm production
     """
     from bbr.cli.config import load_config
+    from bbr.scratch import sweep
     from restore.apply import check_way_back, undo_steps, write_to
     from restore.checklist import steps_of
     from restore.copies import catch_up
@@ -153,6 +154,7 @@ def undo(*, plan_file: Path, confirm: str | None, inventory: Path | None, where:
             with _incident(folder, output):
                 undo_steps(plan, steps_of(site), journal=folder.journal, record=record, progress=progress)
                 fleet.leave(progress.warn)
+                sweep(folder.path)
     output.report(run_report(plan, folder))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from bbr.durable import sync_folder
-from bbr.errors import BbrError, EtcdError, EtcdUnavailable, HashMismatch, NoSpace, PreconditionFailed
+from bbr.errors import BbrError, EtcdCompacted, EtcdError, EtcdUnavailable, HashMismatch, NoSpace, PreconditionFailed
 from bbr.etcd.membership import leases
 from bbr.etcd.snapshot import Snapshot
 from bbr.etcd.write import delete, disarm, put
@@ -229,7 +229,11 @@ class StartEtcd:
     def _check(self, host: PlannedHost) -> None:
         source = self.site.source
         with self.site.etcd(host) as client:
-            answer = client.hash_kv(source.bumped_revision)
+            try:
+                answer = client.hash_kv(source.bumped_revision)
+            except EtcdCompacted:
+                # API servers compact: this member was proven, and has been in use since.
+                return
             if answer.hash != source.bumped_hash_kv:
                 raise HashMismatch(
                     f"{host.name}: HashKV {answer.hash} at revision {source.bumped_revision}; "

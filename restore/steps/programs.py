@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import ClassVar
 
-from bbr.errors import BbrError, PreconditionFailed, UsageError
+from bbr.errors import BbrError, PreconditionFailed, StepTimedOut, UsageError
 from bbr.layouts.processes import Process, find_processes, wait_ended
 from bbr.layouts.recovery import RECOVERY_PORT
 from bbr.layouts.staticpod import parse_pod
@@ -18,6 +19,8 @@ from restore.site import Site, on_each
 from restore.step import Observation, done, todo
 from restore.steps.files import PARKED, STAGED, manifests_in
 from restore.wait import wait_for
+
+_log = logging.getLogger(__name__)
 
 CONTROLLERS = ("cloud-controller-manager", "kube-controller-manager", "kube-scheduler")
 API_SERVER = "kube-apiserver"
@@ -58,16 +61,20 @@ class StopControlPlane:
         _check_stopped(self)
 
     def undo(self) -> None:
-        """Back into service, the API servers first; then wait until they serve as they did."""
+        """Back into service, the API servers first; then wait until they serve as they did, if they ever did."""
         put_back(self.site, (API_SERVER,))
         put_back(self.site, CONTROLLERS)
-        wait_for(
-            lambda: why_not_ready(self.site),
-            what="the API servers that were there before",
-            limit=READY_TIME,
-            hint="everything was put back; look at the API server's log there (/var/log/pods/*kube-apiserver*)",
-            progress=Silent(),
-        )
+        try:
+            wait_for(
+                lambda: why_not_ready(self.site),
+                what="the API servers that were there before",
+                limit=READY_TIME,
+                hint="everything was put back; look at the API server's log there (/var/log/pods/*kube-apiserver*)",
+                progress=Silent(),
+            )
+        except StepTimedOut as err:
+            # What was broken before the restore is broken after its undo; the rest must be taken back all the same.
+            _log.warning("%s; everything was put back as it was", err)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ def test_bash_takes_the_script(bbr: Bbr) -> None:
     [
         ("bbr ba", {"backup"}),
         ("bbr re", {"restore"}),
-        ("bbr restore ", {"etcd"}),
+        ("bbr restore ", {"apply", "clean", "etcd", "plan", "status", "undo"}),
         ("bbr writer ", {"add", "list", "revoke"}),
         ("bbr verify --lev", {"--level"}),
         ("bbr verify --level b", {"bootable"}),
