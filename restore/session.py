@@ -30,12 +30,9 @@ from restore.oldcluster import read_old_cluster
 from restore.plan import Plan
 from restore.runfolder import RunFolder, new_token
 from restore.safety import planned_safety
-from restore.site import Material, Site, layout_of
+from restore.site import LASTING_S, Material, Site, layout_of
 from restore.steps.files import check_places
 from restore.survey import survey
-
-LASTING_S = 600
-"""Shorter leases run out while a member starts, or before a killed run is resumed: an API server's own has 15 s."""
 
 
 def find_planned(archive: Archive, plan: Plan) -> Backup:

@@ -33,6 +33,9 @@ T = TypeVar("T")
 SLASH = "+"
 """For the slashes of an object's path in the name of a file: no name of an object has it."""
 
+LASTING_S = 600
+"""Shorter leases run out while a member starts, or before a killed run is resumed: an API server's own has 15 s."""
+
 BOUND_HOSTS = 8
 """Machines that are worked on at once."""
 

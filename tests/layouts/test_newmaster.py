@@ -33,7 +33,7 @@ from tests.layouts.masters import (
 )
 from tests.layouts.test_masterfiles import KUBERNETES as VERSION
 
-NOW = datetime.now(UTC)
+NOW = datetime.now(UTC) + timedelta(hours=2)  # after what kubeadm makes later in the same run
 MANIFESTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 HAPROXY = """apiVersion: v1
 kind: Pod

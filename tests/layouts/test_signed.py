@@ -17,7 +17,7 @@ from bbr.layouts.reissue import Csr, Issued, outline, read_leaf, request, reques
 from bbr.layouts.renaming import MasterName, Renaming
 from bbr.layouts.signed import request_name, signed_for
 
-NOW = datetime.now(UTC)
+NOW = datetime.now(UTC) + timedelta(hours=2)  # after what kubeadm makes later in the same run
 PATH = PurePosixPath("/etc/kubernetes/kubelet.conf")
 KEY = ec.generate_private_key(ec.SECP256R1())
 OTHER = ec.generate_private_key(ec.SECP256R1())
