@@ -269,6 +269,8 @@ class ApiServer:
             finally:
                 _let_go(answer)
         except urllib3.exceptions.SSLError as err:
+            if "EOF" in str(err):  # nobody listens behind a forwarded port, or it has just ended: no matter of trust
+                raise NotReady(f"{what}: the connection ended", hint=_HINTS[NotReady]) from err
             raise ApiServerTls(
                 f"{what}: {err}", hint="its certificate must be of the CA that was given, and not be expired"
             ) from err

@@ -145,8 +145,11 @@ class NodesReport:
 
     def observe(self) -> Observation:
         """Ready since the restore, with label and taint."""
-        with self.site.api(self.site.plan.members[0]) as api:
-            problem = self._problem(api)
+        try:
+            with self.site.api(self.site.plan.members[0]) as api:
+                problem = self._problem(api)
+        except BbrError as err:
+            problem = str(err)
         return todo(problem) if problem else done("all masters are Ready")
 
     def act(self, progress: Progress) -> None:
