@@ -55,13 +55,18 @@ def ensure_master(api: ApiServer, name: str, *, provider_id: str = "") -> Node:
     """A Node with the label and taint of the control plane: made beforehand, or put on the one that is there.
 
     So no pod lands on a master between its kubelet's first report and the day somebody remembers. Idempotent.
+
+    A new one gets the capacity of another Node, a master's if there is one, until its kubelet reports: a kubelet that
+    is started when the API server knows its Node without any refuses etcd and API server there, for good ("Pod
+    admission denied": pkg/kubelet/lifecycle/predicate.go takes the Node's allocatable from the API server).
     """
     path = path_of(NODES, name)
     for left in reversed(range(_TRIES)):
         try:
             node = api.get(path)
         except NotFoundObject:
-            node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {}}
+            status = _capacity(api)
+            node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {}, "status": status}
         wanted = _as_master(node, provider_id)
         try:
             if wanted == node:
@@ -73,6 +78,13 @@ def ensure_master(api: ApiServer, name: str, *, provider_id: str = "") -> Node:
             if not left:
                 raise
     raise AssertionError("the last try returns or raises")
+
+
+def _capacity(api: ApiServer) -> Object:
+    """The capacity of a master, else of any Node, as a status; empty when no Node has one."""
+    able = [one for one in api.list(NODES) if at(one, "status", "allocatable")]
+    able.sort(key=lambda one: (not _node(one).is_master, name_of(one)))
+    return {field: able[0]["status"].get(field) for field in ("capacity", "allocatable")} if able else {}
 
 
 def _as_master(node: Object, provider_id: str) -> Object:

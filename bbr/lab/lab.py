@@ -42,8 +42,10 @@ class HostStatus:
 class Lab:
     """A lab that is up. As a context manager it is taken down at the end. One thread at a time may change it."""
 
-    def __init__(self, its_label: Label, owner: IO[bytes] | None) -> None:
-        self._label, self._owner = its_label, owner
+    def __init__(self, its_label: Label, *, is_there: bool) -> None:
+        self._label = its_label
+        self._is_there = is_there
+        self._owner: IO[bytes] | None = None
 
     @classmethod
     def up(
@@ -55,13 +57,19 @@ class Lab:
         then nothing of it is left.
         """
         programs.check_machine()
-        lab = cls._create(base, name or secrets.token_hex(3), is_kept=is_kept)
+        name = name or secrets.token_hex(3)
+        _check_lab_name(name)
+        remains.sweep(base)
+        groups = cgroups.for_lab(f"{label.PREFIX}{name}")
+        lab = cls(Label(name, base.absolute() / name, datetime.now(UTC), is_kept, groups), is_there=False)
         try:
+            lab._begin()
             access.create_identity(lab.folder, keys.generate())
             network.create_bridge(lab._label.namespace)
             lab.add(*hosts)
         except BaseException:
-            lab.down()
+            if lab._is_there:
+                lab.down()
             raise
         return lab
 
@@ -74,7 +82,7 @@ class Lab:
         if found is None:
             there = ", ".join(one.name for one in remains.labels(base)) or "none"
             raise PreconditionFailed(f"there is no lab {name} in {base}", hint=f"labs that are there: {there}")
-        return cls(found, None)
+        return cls(found, is_there=True)
 
     @property
     def name(self) -> str:
@@ -205,23 +213,19 @@ class Lab:
     ) -> None:
         self.down()
 
-    @classmethod
-    def _create(cls, base: Path, name: str, *, is_kept: bool) -> Self:
-        """The label, and what needs no namespace."""
-        _check_lab_name(name)
-        remains.sweep(base)
-        folder = base.absolute() / name
-        groups = cgroups.for_lab(f"{label.PREFIX}{name}")
+    def _begin(self) -> None:
+        """The folder and its label, before anything else is made. Raises `PreconditionFailed` where a lab has them."""
+        base = self.folder.parent
         with remains.only_one(base):
-            if folder.exists():
+            try:
+                self.folder.mkdir(mode=0o700)
+            except FileExistsError as err:
                 raise PreconditionFailed(
-                    f"there is a lab {name} in {base}", hint="take it down, or choose another name"
-                )
-            folder.mkdir(mode=0o700)
-            owner = None if is_kept else label.own(folder)
-            its = Label(name, folder, datetime.now(UTC), is_kept, groups)
-            its.write()
-        return cls(its, owner)
+                    f"there is a lab {self.name} in {base}", hint="take it down, or choose another name"
+                ) from err
+            self._is_there = True
+            self._owner = None if self._label.is_kept else label.own(self.folder)
+            self._label.write()
 
     def _plan(self, spec: HostSpec) -> tuple[Host, KeyPair]:
         """Check what is wanted, and write it to the label before anything is made."""

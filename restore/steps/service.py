@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from bbr.apiserver.client import ApiServer, path_of
 from bbr.apiserver.nodes import NODE_LEASES, ensure_master, nodes
-from bbr.errors import BbrError, NotFoundObject, PreconditionFailed
+from bbr.errors import BbrError, NotFoundObject, NotReady, PreconditionFailed
 from bbr.layouts.processes import find_processes
 from bbr.progress import Progress
 from restore.plan import PlannedHost
@@ -145,21 +145,21 @@ class NodesReport:
 
     def observe(self) -> Observation:
         """Ready since the restore, with label and taint."""
-        try:
-            with self.site.api(self.site.plan.members[0]) as api:
-                problem = self._problem(api)
-        except BbrError as err:
-            problem = str(err)
+        with self.site.api(self.site.plan.members[0]) as api:
+            problem = _heard(lambda: self._problem(api))
         return todo(problem) if problem else done("all masters are Ready")
 
     def act(self, progress: Progress) -> None:
-        """Label and taint first: no pod shall land on a master. Start the kubelets where they do not run, and wait."""
+        """Label and taint: no pod shall land on a master. Then wait.
+
+        The kubelets run since etcd does, and are not started anew: one that was admits its static pods again, by what
+        the API server knows of its Node, and ends those that it does not admit, etcd among them.
+        """
         with self.site.api(self.site.plan.members[0]) as api:
             for host in self.site.plan.members:
                 ensure_master(api, host.node_name)
-            on_each(self.site.plan.members, lambda host: self.site.layout.start_agent(self.site.machine(host)))
             wait_for(
-                lambda: self._problem(api),
+                lambda: _heard(lambda: self._problem(api)),
                 what="the masters' kubelets",
                 limit=NODE_TIME,
                 hint="look at the kubelet there (journalctl -u kubelet), then run the same command again",
@@ -253,7 +253,7 @@ class WaitForWorkers:
         with self.site.api(self.site.plan.members[0]) as api:
             try:
                 wait_for(
-                    lambda: ", ".join(self._silent(api)),
+                    lambda: _heard(lambda: ", ".join(self._silent(api))),
                     what="the workers' kubelets",
                     limit=WORKER_TIME,
                     hint="",
@@ -366,6 +366,14 @@ def _is_renewed(site: Site, api: ApiServer, node: str) -> bool:
     except NotFoundObject:
         return False
     return site.plan.kind == "repair" or version > site.plan.source.etcd.revision + site.plan.choices.bump
+
+
+def _heard(problem: Callable[[], str]) -> str:
+    """The problem; an API server that does not answer just now is one, and a wait goes on."""
+    try:
+        return problem()
+    except NotReady as err:
+        return str(err)
 
 
 def _problems_of(site: Site, problem: Callable[[PlannedHost], str], well: str) -> Observation:

@@ -64,14 +64,15 @@ class Triage:
         """Save, then remove or change."""
         with self.site.api(self.site.plan.members[0], port=RECOVERY_PORT) as api:
             self._report(api, progress)
+            for host in self.site.plan.members:
+                # Before its kubelet reports: no pod shall land on a master that has no taint yet. And before stale
+                # Nodes go: it gets the capacity of one until then.
+                ensure_master(api, host.node_name)
             self._remove(api, self._stale(api))
             self._remove(api, self._blocking(api), mark=QUARANTINE)
             for wanted in changes(api, self._addresses()):
                 self.site.keep(wanted.before)
                 change(api, wanted)
-            for host in self.site.plan.members:
-                # Before its kubelet reports: no pod shall land on a master that has no taint yet.
-                ensure_master(api, host.node_name)
         with self.site.etcd(self.site.plan.members[0]) as client:
             delete(client, MASTER_LEASES, MASTER_LEASES[:-1] + bytes([MASTER_LEASES[-1] + 1]))
 

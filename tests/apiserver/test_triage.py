@@ -79,6 +79,16 @@ def test_master_is_made_beforehand_with_label_and_taint(api: ApiServer, name: st
     assert api.get(f"/api/v1/nodes/{name}")["metadata"]["resourceVersion"] == body["metadata"]["resourceVersion"]
 
 
+def test_new_master_has_the_capacity_of_a_node_until_its_kubelet_reports(api: ApiServer, name: str) -> None:
+    make_node(api, f"{name}-old")
+    api.patch(f"/api/v1/nodes/{name}-old/status", {"status": {"capacity": {"cpu": "7"}, "allocatable": {"cpu": "6"}}})
+    ensure_master(api, f"{name}-old")
+    ensure_master(api, name)
+    status = api.get(f"/api/v1/nodes/{name}")["status"]
+    assert (status["capacity"], status["allocatable"]) == ({"cpu": "7"}, {"cpu": "6"})
+    assert "conditions" not in status
+
+
 def test_node_that_is_there_becomes_a_master_and_keeps_what_it_has(api: ApiServer, name: str) -> None:
     body = make_node(api, name, worker="")
     body["spec"]["taints"] = [{"key": "mine", "effect": "NoExecute"}]
